@@ -1,0 +1,41 @@
+/* fd.h - descriptors: closing, flags, and passing them between our processes */
+#ifndef HYPER_BASE_FD_H
+#define HYPER_BASE_FD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "hyper/base/attr.h"
+
+/* Closes *fd unless it is -1 and sets it to -1. errno is preserved. */
+void fd_close(int *fd);
+
+/* 0 or -errno. */
+int fd_set_nonblock(int fd) ATTR_MUST_USE;
+int fd_set_cloexec(int fd, bool on) ATTR_MUST_USE;
+
+/* accept4() with SOCK_NONBLOCK | SOCK_CLOEXEC: the new descriptor (taken) or -errno. EINTR is retried. */
+int fd_accept(int listen_fd) ATTR_MUST_USE;
+
+/* Is it a connected stream socket over IPv4 or IPv6? What a sibling sends is checked with this. */
+bool fd_is_tcp(int fd);
+
+/* Sends one SEQPACKET datagram and at most one descriptor (pass_fd -1: none),
+ * without waiting. The caller keeps its descriptor. 0 or -errno; EAGAIN,
+ * EMFILE and ETOOMANYREFS are back-pressure: keep the message, try later. */
+int fd_send(int sock, const void *data, size_t len, int pass_fd) ATTR_MUST_USE;
+
+/* Receives one datagram and at most one descriptor, without waiting.
+ * >0: its length, *ret_fd the descriptor (taken, close-on-exec) or -1.
+ * 0: end of stream. -EAGAIN: nothing there. -EPROTO: truncated, empty with a
+ * descriptor, or more than one descriptor; all that came was closed. *ret_fd
+ * is -1 whenever the result is not > 0. *ret_lost (may be NULL) is true when
+ * the kernel dropped a descriptor because we are at our limit: not the sender's
+ * fault (MSG_CTRUNC without a descriptor, faults.md). */
+ssize_t fd_recv(int sock, void *buf, size_t cap, int *ret_fd, bool *ret_lost) ATTR_MUST_USE;
+
+/* How many descriptors this process has open; for tests, status and start-up arithmetic. */
+size_t fd_count(void);
+
+#endif

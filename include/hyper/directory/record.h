@@ -1,0 +1,65 @@
+/* record.h - signed change records: forms, hash, signature, chain (protocol.md 6.2 to 6.5) */
+#ifndef HYPER_DIRECTORY_RECORD_H
+#define HYPER_DIRECTORY_RECORD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <jansson.h>
+#include <openssl/evp.h>
+
+#include "hyper/base/attr.h"
+#include "hyper/settings/conf.h"
+
+#define RECORD_ERR_MAX 256
+
+/* Trust for signatures: roots and intermediates, loaded once. */
+struct record_trust;
+int record_trust_new(const struct conf_strings *roots, const struct conf_strings *intermediates,
+    struct record_trust **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
+void record_trust_free(struct record_trust *);
+
+/* Brings {name, section, data, created_at} into the closed form of protocol.md
+ * 6.2a: unknown keys dropped, defaults filled in, ambiguity refused. 0 with
+ * *ret taken (a new object), or -EINVAL with *ret untouched and `err`. */
+int record_normalise(const json_t *record, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
+
+/* Verified records in order, from a root to the tip. Copying is not possible; one owner. */
+struct chain;
+struct chain *chain_new(void); /* empty; NULL when out of memory */
+void chain_free(struct chain *);
+size_t chain_length(const struct chain *);
+/* Borrowed until the chain changes; i < chain_length(). */
+const json_t *chain_record(const struct chain *, size_t i);
+/* 64 hex digits of the last record, "" when empty. Borrowed until the chain changes. */
+const char *chain_tip(const struct chain *);
+/* created_at of the root in ns since 1970; INT64_MIN when empty. */
+int64_t chain_root_utc_ns(const struct chain *);
+/* Index of the record with that hash, or -1. */
+ssize_t chain_index(const struct chain *, const char *hash);
+
+/* Verifies one signed record {parent_hash, hash, signature, record} as the next
+ * one (protocol.md 6.4, "Time of validity": the signer is judged at created_at)
+ * and appends it (copied). On an empty chain it must be a root, else its parent
+ * must be the tip. 0, or -EINVAL (form, hash, signature, signer), -ESTALE (parent
+ * is not the tip), -EACCES (not sd-admin, or not the signer pinned for that name), -ENOMEM;
+ * on failure the chain is as before. */
+int chain_append(struct chain *, const struct record_trust *, const json_t *signed_record, char err[RECORD_ERR_MAX])
+    ATTR_MUST_USE;
+
+/* Drops the last records until `length` are left (undo of a batch). */
+void chain_truncate(struct chain *, size_t length);
+
+/* Entries merged from the chain: an object name -> entry (protocol.md 6.1).
+ * Taken; NULL when out of memory. */
+json_t *chain_entries(const struct chain *);
+
+/* Signs: links, hashes and signs `record` (already normalised, created_at set)
+ * with an EC P-256 key. *ret is the signed record (taken). 0 or -EINVAL, -ENOMEM with `err`. */
+int record_sign(const json_t *record, const char *parent_hash, EVP_PKEY *key, const char *cert_pem, json_t **ret,
+    char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
+
+/* Signs any JSON: digest -> {r, s, c} (protocol.md 6.3, `hyper sd sign`). */
+int record_sign_digest(const uint8_t digest[32], EVP_PKEY *key, const char *cert_pem, json_t **ret) ATTR_MUST_USE;
+
+#endif

@@ -1,0 +1,31 @@
+/* rpcclient.h - JSON-RPC calls over libcurl, connections kept alive */
+#ifndef HYPER_NET_RPCCLIENT_H
+#define HYPER_NET_RPCCLIENT_H
+
+#include <stdint.h>
+
+#include "hyper/base/attr.h"
+#include "hyper/settings/conf.h"
+#include "hyper/wire/rpc.h"
+
+struct event_base;
+struct rpc_client;
+
+#define RPC_CLIENT_ERR_MAX 256
+
+/* `conf` is borrowed until rpc_client_free(). Files are checked now. 0 with
+ * *ret taken, or -errno untouched with `err`. */
+int rpc_client_new(struct event_base *, const struct conf_rpc_client *conf, struct rpc_client **ret,
+    char err[RPC_CLIENT_ERR_MAX]) ATTR_MUST_USE;
+
+/* Calls in flight are answered with END_STOPPED from the loop before this returns. NULL is fine. */
+void rpc_client_free(struct rpc_client *);
+
+/* One call; `params` and texts are copied. `cb` gets what the other side
+ * answered, or an error of ours: RPC_INTERNAL with data.reason "unreachable",
+ * "tls", "deadline", or "internal"; the message names the endpoint and libcurl's reason. An
+ * answer over JSON_MAX_BYTES is an error. Contract: rpc_reply_cb. */
+void rpc_client_call(struct rpc_client *, const char *method, const json_t *params, const char *id,
+    int64_t timeout_ms, rpc_reply_cb cb, void *arg);
+
+#endif

@@ -1,0 +1,14 @@
+/* programs.h - the entry functions of the proxy's processes */
+#ifndef HYPER_PROXY_PROGRAMS_H
+#define HYPER_PROXY_PROGRAMS_H
+
+#include "hyper/settings/conf.h"
+
+/* `proxy run public`: the master. Runs until stopped. `conf` is borrowed.
+ * Returns an exit code (base/daemon.h). */
+int proxy_master_run(const struct conf_proxy *conf);
+
+/* `proxy worker SLOT GENERATION`, exec'ed by the master. Returns an exit code. */
+int proxy_worker_run(unsigned slot, uint32_t gen);
+
+#endif

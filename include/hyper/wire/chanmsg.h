@@ -1,0 +1,88 @@
+/* chanmsg.h - the messages between proxy master and worker, to the byte in docs/ipc.md
+ *
+ * A message is one SEQPACKET datagram: a flat msgpack array of at most 15
+ * scalars [version, type, generation, fields ...], checked by its bytes before
+ * msgpack-c sees it.
+ */
+#ifndef HYPER_WIRE_CHANMSG_H
+#define HYPER_WIRE_CHANMSG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "hyper/base/attr.h"
+#include "hyper/base/words.h"
+
+#define CHAN_VERSION 1
+#define CHAN_MSG_MAX 256 /* bytes of one datagram */
+
+/* X(NAME, number, fd) odd: worker to master, even: master to worker; fd: a
+ * descriptor rides along. Compared with docs/ipc.md by tools/check-ipc. */
+#define CHAN_TYPES(X)                                                                                                  \
+	X(READY, 1, 0)                                                                                                 \
+	X(SETTINGS, 2, 0)                                                                                              \
+	X(ARRIVED, 3, 1)                                                                                               \
+	X(PARKED, 4, 0)                                                                                                \
+	X(ENDED, 5, 0)                                                                                                 \
+	X(PAIR, 6, 1)                                                                                                  \
+	X(PAIRED, 7, 0)                                                                                                \
+	X(REFUSED, 8, 0)                                                                                               \
+	X(DRAINED, 9, 0)                                                                                               \
+	X(DRAIN, 10, 0)                                                                                                \
+	X(STOP, 12, 0)
+
+enum chan_type {
+#define X(n, num, fd) CHAN_##n = num,
+	CHAN_TYPES(X)
+#undef X
+};
+
+/* READY    pid                                      the worker serves
+ * SETTINGS settings                                 limits and mode, right after the start and on reload
+ * ARRIVED  conn, hash + socket                      32 bytes read, a live record exists
+ * PARKED   conn                                     answer to ARRIVED, first party: drop your copy
+ * PAIR     conn, pair, session + B's socket         answer to ARRIVED, second party: splice yours with this one
+ * REFUSED  conn, reason                             answer to ARRIVED: close yours
+ * PAIRED   pair                                     answer to PAIR: the worker owns both sockets now
+ * ENDED    pair, reason, bytes_ab, bytes_ba, ms     exactly one for each pair; `a` is the second party
+ * DRAIN    -                                        accept no more, run pairs to their end, then DRAINED
+ * DRAINED  -
+ * STOP     -                                        close all and exit
+ */
+struct chan_settings {
+	uint64_t accept_timeout_ms;
+	uint64_t max_unauthenticated;
+	uint64_t max_pairs;
+	uint64_t pipe_size;
+	bool copy_mode;
+	uint8_t log_level; /* enum log_level */
+};
+
+struct chan_msg {
+	enum chan_type type;
+	uint32_t gen;     /* generation of the worker slot; a message of an older one is dropped */
+	uint64_t conn;    /* the worker's number of a connection */
+	uint64_t pair;    /* the master's number of a pair */
+	uint8_t hash[32]; /* SHA-256 of the token */
+	char session[13]; /* session id, for the worker's log lines */
+	enum end_reason reason;
+	uint64_t bytes_ab, bytes_ba; /* delivered from the second party to the first, and back */
+	uint64_t ms;                 /* life of the pair */
+	uint32_t pid;
+	struct chan_settings settings;
+};
+
+/* Bytes written to `buf`, or -EMSGSIZE, -EINVAL (unknown type). */
+int chan_pack(const struct chan_msg *, uint8_t buf[CHAN_MSG_MAX]) ATTR_MUST_USE;
+
+/* 0 with *ret filled (fields that the type lacks are zero), or -EPROTO with
+ * *ret untouched: wrong version, unknown type, wrong number or kind of fields,
+ * trailing bytes, anything nested. */
+int chan_unpack(const uint8_t *buf, size_t len, struct chan_msg *ret) ATTR_MUST_USE;
+
+/* Must this message carry a descriptor? */
+bool chan_has_fd(enum chan_type);
+const char *chan_type_name(enum chan_type);
+
+#endif
