@@ -1,0 +1,205 @@
+/* daemon.c - limits, signals and the loop of every long-running program
+ *
+ * Always true:
+ *  1. Signals arrive from the event loop, between two other callbacks. So what
+ *     runs because of one may allocate, log and free like any other code.
+ *  2. The first exit code given to daemon_stop() is the program's.
+ *
+ * Not here: what a stop means (drain or not), children, reload.
+ */
+#include "hyper/base/daemon.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+#include "hyper/base/fd.h"
+#include "hyper/base/log.h"
+
+static const struct {
+	int signo;
+	enum daemon_signal what;
+} sig_tab[] = {
+	{ SIGTERM, DAEMON_STOP },
+	{ SIGINT, DAEMON_STOP_NOW },
+	{ SIGQUIT, DAEMON_STOP_NOW },
+	{ SIGHUP, DAEMON_RELOAD },
+	{ SIGUSR1, DAEMON_REOPEN },
+	{ SIGCHLD, DAEMON_CHILD },
+};
+
+struct daemon {
+	struct event_base *base;
+	struct event *sig[ARRAY_LEN(sig_tab)];
+	daemon_on_signal cb;
+	void *arg;
+	unsigned terms; /* TERM signals seen */
+	bool is_stopped;
+	int exit_code;
+};
+
+static void
+on_signal(evutil_socket_t signo, short what, void *arg)
+{
+	struct daemon *d = arg;
+	enum daemon_signal sig = DAEMON_STOP_NOW;
+	size_t i;
+
+	(void)what;
+	for (i = 0; i < ARRAY_LEN(sig_tab); i++)
+		if (sig_tab[i].signo == signo)
+			sig = sig_tab[i].what;
+	if (sig == DAEMON_STOP && d->terms++ > 0)
+		sig = DAEMON_STOP_NOW;
+	d->cb(sig, d->arg);
+}
+
+static void
+raise_fd_limit(void)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) < 0 || rl.rlim_cur == rl.rlim_max)
+		return;
+	rl.rlim_cur = rl.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &rl) < 0)
+		log_warn("descriptor_limit", "err=\"%s\" why=\"the soft limit could not be raised to the hard one\"",
+		    strerror(errno));
+}
+
+static void
+set_sigpipe(void (*disposition)(int))
+{
+	struct sigaction sa = { .sa_handler = disposition };
+
+	sigemptyset(&sa.sa_mask);
+	sigaction(SIGPIPE, &sa, NULL);
+}
+
+/* 0 or -ENOMEM. A parent may have left signals blocked; ours must come. */
+static int
+arm_signals(struct daemon *d)
+{
+	sigset_t set;
+	size_t i;
+
+	sigemptyset(&set);
+	for (i = 0; i < ARRAY_LEN(sig_tab); i++) {
+		d->sig[i] = evsignal_new(d->base, sig_tab[i].signo, on_signal, d);
+		if (!d->sig[i] || event_add(d->sig[i], NULL) < 0)
+			return -ENOMEM;
+		sigaddset(&set, sig_tab[i].signo);
+	}
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	return 0;
+}
+
+int
+daemon_new(daemon_on_signal cb, void *arg, struct daemon **ret)
+{
+	struct daemon *d = calloc(1, sizeof(*d));
+	int rc;
+
+	if (!d)
+		return -ENOMEM;
+	d->cb = cb;
+	d->arg = arg;
+	d->exit_code = EXIT_OK;
+	/* splice() has no MSG_NOSIGNAL */
+	set_sigpipe(SIG_IGN);
+	raise_fd_limit();
+	d->base = event_base_new();
+	rc = d->base ? arm_signals(d) : -ENOMEM;
+	if (rc < 0) {
+		daemon_free(d);
+		return rc;
+	}
+	*ret = d;
+	return 0;
+}
+
+struct event_base *
+daemon_base(struct daemon *d)
+{
+	return d->base;
+}
+
+int
+daemon_run(struct daemon *d)
+{
+	/* event_base_loop() forgets a loopbreak() that came before it */
+	if (!d->is_stopped && event_base_loop(d->base, EVLOOP_NO_EXIT_ON_EMPTY) < 0)
+		daemon_stop(d, EXIT_FAIL);
+	return d->exit_code;
+}
+
+void
+daemon_stop(struct daemon *d, int exit_code)
+{
+	if (!d->is_stopped)
+		d->exit_code = exit_code;
+	d->is_stopped = true;
+	event_base_loopbreak(d->base);
+}
+
+void
+daemon_free(struct daemon *d)
+{
+	size_t i;
+
+	if (!d)
+		return;
+	for (i = 0; i < ARRAY_LEN(d->sig); i++)
+		if (d->sig[i])
+			event_free(d->sig[i]);
+	if (d->base)
+		event_base_free(d->base);
+	set_sigpipe(SIG_DFL);
+	free(d);
+}
+
+/* One datagram to the service manager's socket (sd_notify(3) describes it). */
+static void
+notify(const char *text)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	size_t len = path ? strlen(path) : 0;
+	int fd;
+
+	if (len < 2 || len >= sizeof(sun.sun_path) || (path[0] != '/' && path[0] != '@'))
+		return;
+	memcpy(sun.sun_path, path, len);
+	if (path[0] == '@') /* an abstract name begins with NUL and has no end mark */
+		sun.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || sendto(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&sun,
+			  (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0)
+		log_warn(
+		    "notify", "err=\"%s\" why=\"NOTIFY_SOCKET could not be told that we are ready\"", strerror(errno));
+	fd_close(&fd);
+}
+
+void
+daemon_ready(const char *fmt, ...)
+{
+	char text[LOG_LINE_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	log_info("ready", "%s", text);
+	notify("READY=1");
+}

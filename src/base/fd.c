@@ -1,0 +1,216 @@
+/* fd.c - closing, accepting and passing descriptors
+ *
+ * Always true:
+ *  1. A descriptor that fd_recv() took from the kernel is either in *ret_fd or
+ *     closed. What the sender wrote makes no difference.
+ *  2. Nothing here waits, and every new descriptor is close-on-exec.
+ *
+ * Not here: what a datagram means, and when to send again (the channel's owner).
+ */
+#include "hyper/base/fd.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/tcp.h> /* netinet/tcp.h has a short struct tcp_info */
+#include <netinet/in.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "hyper/base/bug.h"
+
+/* Room for one descriptor. CMSG_SPACE is padded: on LP64 two fit, three are cut. */
+union control {
+	struct cmsghdr align;
+	char buf[CMSG_SPACE(sizeof(int))];
+};
+#define FDS_MAX (sizeof(union control) / sizeof(int))
+
+void
+fd_close(int *fd)
+{
+	int saved = errno;
+
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+	errno = saved;
+}
+
+int
+fd_set_nonblock(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0)
+		return -errno;
+	return fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+int
+fd_set_cloexec(int fd, bool on)
+{
+	return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0) < 0 ? -errno : 0;
+}
+
+int
+fd_accept(int listen_fd)
+{
+	int fd;
+
+	do
+		fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	while (fd < 0 && errno == EINTR);
+	return fd < 0 ? -errno : fd;
+}
+
+static int
+sock_option(int fd, int name)
+{
+	socklen_t len = sizeof(int);
+	int v;
+
+	return getsockopt(fd, SOL_SOCKET, name, &v, &len) < 0 ? -1 : v;
+}
+
+bool
+fd_is_tcp(int fd)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+	struct tcp_info info;
+	int domain = sock_option(fd, SO_DOMAIN);
+
+	if ((domain != AF_INET && domain != AF_INET6) || sock_option(fd, SO_TYPE) != SOCK_STREAM ||
+	    sock_option(fd, SO_PROTOCOL) != IPPROTO_TCP)
+		return false;
+	if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0)
+		return true;
+	/* A reset that arrived in the meantime leaves ENOTCONN behind. It was a
+	 * connection all the same, and its sender did nothing wrong; bytes that it
+	 * received tell it from a socket that never was connected. */
+	memset(&info, 0, sizeof(info));
+	len = sizeof(info);
+	return errno == ENOTCONN && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	       len >= offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info.tcpi_bytes_received) &&
+	       info.tcpi_bytes_received > 0;
+}
+
+int
+fd_send(int sock, const void *data, size_t len, int pass_fd)
+{
+	struct iovec iov = { .iov_base = (void *)data, .iov_len = len };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
+	union control ctl;
+	struct cmsghdr *c;
+	ssize_t n;
+
+	BUG_ON(len == 0); /* an empty datagram looks like the end of the stream */
+	if (pass_fd >= 0) {
+		memset(&ctl, 0, sizeof(ctl));
+		mh.msg_control = ctl.buf;
+		mh.msg_controllen = CMSG_SPACE(sizeof(int));
+		c = CMSG_FIRSTHDR(&mh);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &pass_fd, sizeof(int));
+	}
+	do
+		n = sendmsg(sock, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	return n == (ssize_t)len ? 0 : -EMSGSIZE;
+}
+
+/* Collects the descriptors of all control messages; returns how many. */
+static size_t
+take_fds(struct msghdr *mh, int fds[FDS_MAX])
+{
+	struct cmsghdr *c;
+	size_t n = 0, i, here;
+
+	for (c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		here = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (i = 0; i < here && n < FDS_MAX; i++, n++)
+			memcpy(&fds[n], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+	}
+	return n;
+}
+
+static ssize_t
+receive(int sock, struct msghdr *mh)
+{
+	bool was_reset = false;
+	ssize_t n;
+
+	for (;;) {
+		n = recvmsg(sock, mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		if (n >= 0)
+			return n;
+		/* A peer that died with unread datagrams leaves ECONNRESET, reported
+		 * once and ahead of what it had sent before: that is still to be read. */
+		if (errno == ECONNRESET && !was_reset)
+			was_reset = true;
+		else if (errno != EINTR)
+			return -errno;
+	}
+}
+
+ssize_t
+fd_recv(int sock, void *buf, size_t cap, int *ret_fd, bool *ret_lost)
+{
+	union control ctl;
+	struct iovec iov = { .iov_base = buf, .iov_len = cap };
+	struct msghdr mh = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)
+	};
+	int fds[FDS_MAX];
+	bool is_cut;
+	size_t n;
+	ssize_t r;
+
+	*ret_fd = -1;
+	if (ret_lost)
+		*ret_lost = false;
+	r = receive(sock, &mh);
+	if (r < 0)
+		return r;
+	/* before judging r: an empty datagram can carry descriptors */
+	n = take_fds(&mh, fds);
+	is_cut = mh.msg_flags & MSG_CTRUNC;
+	if (r == 0 && n == 0 && !is_cut)
+		return 0;
+	if (r == 0 || n > 1 || (n == 1 && is_cut) || (mh.msg_flags & MSG_TRUNC)) {
+		while (n > 0)
+			fd_close(&fds[--n]);
+		return -EPROTO;
+	}
+	/* cut with nothing received is not the sender's fault: we are out of descriptors */
+	if (ret_lost)
+		*ret_lost = is_cut;
+	if (n == 1)
+		*ret_fd = fds[0];
+	return r;
+}
+
+size_t
+fd_count(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	struct dirent *e;
+	size_t n = 0;
+
+	if (!d)
+		return 0;
+	while ((e = readdir(d)))
+		if (e->d_name[0] != '.')
+			n++;
+	closedir(d);
+	return n - 1; /* without the folder's own */
+}
