@@ -1,0 +1,49 @@
+/* cmd.h - verbs and options of a program as one table: parsing, --help, --version */
+#ifndef HYPER_CLI_CMD_H
+#define HYPER_CLI_CMD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define CMD_OPTS_MAX 8
+
+struct cmd_opt {
+	const char *name; /* long name without dashes */
+	const char *arg;  /* name of the argument in the help; NULL: a flag */
+	const char *help;
+};
+
+/* What a verb gets: all borrowed from argv. */
+struct cmd_args {
+	const char *opt[CMD_OPTS_MAX]; /* by index in cmd.opts; NULL not given, "" a flag that was */
+	int argc;                      /* positional arguments */
+	char **argv;
+};
+
+struct cmd {
+	const char *words; /* "server run" */
+	const char *args;  /* positional arguments as in the help, "" none */
+	const char *help;  /* one sentence; NULL hides the verb */
+	int min_args, max_args;
+	int (*run)(const struct cmd_args *); /* returns an exit code, base/daemon.h */
+	struct cmd_opt opts[CMD_OPTS_MAX];   /* ends at name NULL */
+};
+
+struct cmd_program {
+	const char *name;
+	const char *summary;
+	const char *environment; /* name of the settings variable */
+	const struct cmd *cmds;
+	size_t n_cmds;
+};
+
+/* Finds the verb (as many words of argv as it has), parses its options with
+ * getopt_long and runs it. --help and --version work on the program and on
+ * each verb. A usage fault is explained on stderr and returns EXIT_USAGE. */
+int cmd_main(const struct cmd_program *, int argc, char **argv);
+
+/* Prints each error of a settings path on stderr; returns EXIT_SETTINGS. */
+struct settings_errors;
+int cmd_settings_failed(const char *program, struct settings_errors *);
+
+#endif

@@ -1,0 +1,66 @@
+/* sd.c - main() of `sd`: the service directory's verbs
+ *
+ * Always true: settings are loaded and checked before anything is opened.
+ * Not here: what the directory does (src/sd).
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli/cmd.h"
+#include "hyper/base/daemon.h"
+#include "hyper/base/log.h"
+#include "hyper/sd/sd.h"
+#include "hyper/settings/settings.h"
+
+static int
+sd_load(struct conf_sd **ret)
+{
+	struct settings_errors errors = { 0 };
+
+	if (settings_load_sd(getenv("SD_SETTINGS"), ret, &errors) < 0)
+		return cmd_settings_failed("sd", &errors);
+	return EXIT_OK;
+}
+
+static int
+sd_verb_run(const struct cmd_args *args)
+{
+	struct conf_sd *conf = NULL;
+	int code = sd_load(&conf);
+
+	(void)args;
+	if (code != EXIT_OK)
+		return code;
+	log_open("sd", conf->log_level);
+	code = sd_run(conf);
+	conf_sd_free(conf);
+	return code;
+}
+
+static int
+sd_verb_check(const struct cmd_args *args)
+{
+	struct conf_sd *conf = NULL;
+	int code = sd_load(&conf);
+
+	(void)args;
+	if (code == EXIT_OK)
+		puts("settings ok");
+	conf_sd_free(conf);
+	return code;
+}
+
+static const struct cmd sd_cmds[] = {
+	{ .words = "run", .args = "", .help = "run the service directory", .run = sd_verb_run },
+	{ .words = "check", .args = "", .help = "check the settings only: exit status 0 or 78", .run = sd_verb_check },
+};
+
+int
+main(int argc, char **argv)
+{
+	static const struct cmd_program program = { "sd",
+		"service directory: signed records, who is who, who may call whom", "SD_SETTINGS", sd_cmds,
+		ARRAY_LEN(sd_cmds) };
+
+	return cmd_main(&program, argc, argv);
+}
