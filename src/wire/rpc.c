@@ -11,7 +11,6 @@
 #include "hyper/wire/rpc.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,7 +162,7 @@ rpc_int32(const json_t *value, int *ret)
 	if (!json_is_number(value))
 		return false;
 	d = json_number_value(value); /* exact for all that pass the next line */
-	if (d < INT32_MIN || d > INT32_MAX || d != trunc(d))
+	if (d < INT32_MIN || d > INT32_MAX || d != (int)d)
 		return false;
 	*ret = (int)d;
 	return true;

@@ -111,7 +111,7 @@ put_real(struct textbuf *tb, double d)
 		tb->failed = true;
 		return;
 	}
-	if (fabs(d) < EXACT_INTEGERS && d == trunc(d)) {
+	if (fabs(d) < EXACT_INTEGERS && d == (double)(long long)d) {
 		snprintf(text, sizeof text, "%lld", (long long)d);
 		textbuf_puts(tb, text);
 		return;
