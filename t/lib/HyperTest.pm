@@ -31,7 +31,7 @@ sub program { return build() . "/bin/$_[0]" }
 sub slow_factor { return $ENV{T_SLOW} // 1 }
 
 # The test's own folder; removed at its end, kept with T_KEEP=1.
-sub tmp { $tmp //= File::Temp->newdir('hyper-t-XXXXXX', TMPDIR => 1, CLEANUP => !$ENV{T_KEEP}); return "$tmp" }
+sub tmp { $tmp //= File::Temp->newdir('hyper-t-' . 'X' x 6, TMPDIR => 1, CLEANUP => !$ENV{T_KEEP}); return "$tmp" }
 
 sub write_file {
 	my ($path, $text) = @_;

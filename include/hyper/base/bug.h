@@ -6,10 +6,10 @@
 _Noreturn void bug_abort(const char *file, int line, const char *cond);
 
 /* Cheap, without side effects, never about input (style.md, trust ladder). */
-#define BUG_ON(cond)                                                                                                   \
-	do {                                                                                                           \
-		if (cond)                                                                                              \
-			bug_abort(__FILE__, __LINE__, #cond);                                                          \
+#define BUG_ON(cond)                                          \
+	do {                                                  \
+		if (cond)                                     \
+			bug_abort(__FILE__, __LINE__, #cond); \
 	} while (0)
 
 #endif

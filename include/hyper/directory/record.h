@@ -44,8 +44,8 @@ ssize_t chain_index(const struct chain *, const char *hash);
  * must be the tip. 0, or -EINVAL (form, hash, signature, signer), -ESTALE (parent
  * is not the tip), -EACCES (not sd-admin, or not the signer pinned for that name), -ENOMEM;
  * on failure the chain is as before. */
-int chain_append(struct chain *, const struct record_trust *, const json_t *signed_record, char err[RECORD_ERR_MAX])
-    ATTR_MUST_USE;
+int chain_append(
+    struct chain *, const struct record_trust *, const json_t *signed_record, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
 
 /* Drops the last records until `length` are left (undo of a batch). */
 void chain_truncate(struct chain *, size_t length);

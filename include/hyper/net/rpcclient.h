@@ -25,7 +25,7 @@ void rpc_client_free(struct rpc_client *);
  * answered, or an error of ours: RPC_INTERNAL with data.reason "unreachable",
  * "tls", "deadline", or "internal"; the message names the endpoint and libcurl's reason. An
  * answer over JSON_MAX_BYTES is an error. Contract: rpc_reply_cb. */
-void rpc_client_call(struct rpc_client *, const char *method, const json_t *params, const char *id,
-    int64_t timeout_ms, rpc_reply_cb cb, void *arg);
+void rpc_client_call(struct rpc_client *, const char *method, const json_t *params, const char *id, int64_t timeout_ms,
+    rpc_reply_cb cb, void *arg);
 
 #endif

@@ -20,8 +20,8 @@ enum tls_alpn { TLS_ALPN_NONE, TLS_ALPN_H2 };
  * verified against ca_certificate_files only. A key file that others may read
  * is refused. 0 with *ret taken (SSL_CTX_free()), or -EINVAL, -ENOENT, -EACCES,
  * -ENOMEM with *ret untouched and `err` naming the file and what is wrong. */
-int tls_ctx_new(const struct conf_tls *, enum tls_role, enum tls_alpn, SSL_CTX **ret, char err[TLS_ERR_MAX])
-    ATTR_MUST_USE;
+int
+tls_ctx_new(const struct conf_tls *, enum tls_role, enum tls_alpn, SSL_CTX **ret, char err[TLS_ERR_MAX]) ATTR_MUST_USE;
 
 /* A client SSL that insists on `server_name` (SNI and SSL_set1_host), or a
  * server SSL (server_name NULL). NULL when out of memory; taken. */

@@ -21,16 +21,16 @@ enum toktab_state { TOKTAB_FREE, TOKTAB_ISSUED, TOKTAB_PARKED, TOKTAB_STATE_MAX 
 
 struct toktab;
 
-struct toktab_rec { /* a copy; never points into the table */
-	uint8_t hash[32];             /* SHA-256 of the token */
-	uint32_t slot;                /* index in the table */
-	uint32_t gen;                 /* grows each time the slot is reused */
+struct toktab_rec {       /* a copy; never points into the table */
+	uint8_t hash[32]; /* SHA-256 of the token */
+	uint32_t slot;    /* index in the table */
+	uint32_t gen;     /* grows each time the slot is reused */
 	enum toktab_state state;
-	int32_t parked_fd;            /* means something in the master only; -1 none */
-	int64_t issued_ns;            /* CLOCK_MONOTONIC */
-	int64_t deadline_ns;          /* CLOCK_MONOTONIC; expired from then on */
-	char from[TOKTAB_NAME_MAX];   /* operator A */
-	char to[TOKTAB_NAME_MAX];     /* operator B */
+	int32_t parked_fd;          /* means something in the master only; -1 none */
+	int64_t issued_ns;          /* CLOCK_MONOTONIC */
+	int64_t deadline_ns;        /* CLOCK_MONOTONIC; expired from then on */
+	char from[TOKTAB_NAME_MAX]; /* operator A */
+	char to[TOKTAB_NAME_MAX];   /* operator B */
 	char channel[TOKTAB_NAME_MAX];
 };
 

@@ -21,18 +21,18 @@ enum worker_fd {
 /* docs/shm.md. One writer per field (the worker), plain 64-bit stores; the master only reads. */
 struct worker_stats {
 	uint32_t magic;
-	uint32_t version;        /* 1 */
+	uint32_t version; /* 1 */
 	uint32_t slot;
 	uint32_t gen;
-	uint64_t heartbeat_ns;   /* CLOCK_MONOTONIC of the last turn of the loop, at least once a second */
-	uint64_t accepted;       /* connections since the start */
+	uint64_t heartbeat_ns;    /* CLOCK_MONOTONIC of the last turn of the loop, at least once a second */
+	uint64_t accepted;        /* connections since the start */
 	uint64_t unauthenticated; /* now: connections that have not sent a token */
-	uint64_t waiting;        /* now: ARRIVED sent, not answered */
-	uint64_t pairs;          /* now */
+	uint64_t waiting;         /* now: ARRIVED sent, not answered */
+	uint64_t pairs;           /* now */
 	uint64_t pairs_total;
-	uint64_t bytes;          /* delivered, both directions */
-	uint64_t refused[32];    /* by enum end_reason */
-	uint64_t pipes;          /* pipes open, idle ones included */
+	uint64_t bytes;       /* delivered, both directions */
+	uint64_t refused[32]; /* by enum end_reason */
+	uint64_t pipes;       /* pipes open, idle ones included */
 	uint64_t reserved[16];
 };
 _Static_assert(offsetof(struct worker_stats, heartbeat_ns) == 16, "docs/shm.md");

@@ -13,14 +13,14 @@
 #include "hyper/base/attr.h"
 #include "hyper/base/words.h"
 
-struct relay;      /* pool of pipes, limits, mode; one per worker */
+struct relay; /* pool of pipes, limits, mode; one per worker */
 struct relay_pair;
 
 struct relay_conf {
-	int epoll_fd;      /* borrowed until relay_free() */
-	size_t pipe_size;  /* bytes asked for with F_SETPIPE_SZ; falls back when not permitted */
-	size_t max_pipes;  /* pool: idle pipes kept */
-	bool copy_mode;    /* read and write through a buffer instead of splice */
+	int epoll_fd;     /* borrowed until relay_free() */
+	size_t pipe_size; /* bytes asked for with F_SETPIPE_SZ; falls back when not permitted */
+	size_t max_pipes; /* pool: idle pipes kept */
+	bool copy_mode;   /* read and write through a buffer instead of splice */
 };
 
 /* Exactly one for each pair, after which the pair is gone and both descriptors

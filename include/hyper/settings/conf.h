@@ -82,12 +82,12 @@ struct conf_directory {
 	/* json */
 	char *path; /* a file or a folder of *.json; NULL for api */
 	/* api */
-	struct conf_strings endpoints;               /* URLs; the first is used */
-	struct conf_strings server_names;            /* name checked on the certificate of the endpoint, same index */
-	int64_t cache_entries_for_ms;                /* default 5 s, 0..3600 s */
-	int64_t max_stale_ms;                        /* default 24 h */
-	struct conf_rpc_client *rpc_client;          /* key jsonrpc_client; its endpoint is not used */
-	struct conf_strings ca_certificate_files;    /* roots for record signatures */
+	struct conf_strings endpoints;            /* URLs; the first is used */
+	struct conf_strings server_names;         /* name checked on the certificate of the endpoint, same index */
+	int64_t cache_entries_for_ms;             /* default 5 s, 0..3600 s */
+	int64_t max_stale_ms;                     /* default 24 h */
+	struct conf_rpc_client *rpc_client;       /* key jsonrpc_client; its endpoint is not used */
+	struct conf_strings ca_certificate_files; /* roots for record signatures */
 	struct conf_strings ca_intermediate_certificate_files;
 	char *store; /* file that keeps the accepted chain over restarts; NULL: not kept */
 };
@@ -117,14 +117,14 @@ struct conf_hyper {
 	char *name; /* own operator */
 	enum log_level log_level;
 	struct conf_directory *directory;
-	struct conf_signing *signing; /* may be NULL */
+	struct conf_signing *signing;  /* may be NULL */
 	struct conf_channel *channels; /* in configuration order, at most one of each type */
 	size_t n_channels;
-	int64_t call_timeout_ms;             /* deadline of every call; default 30 s */
-	int64_t reconnect_min_ms;            /* standing streams; default 100 */
-	int64_t reconnect_max_ms;            /* default 30,000 */
-	struct conf_strings endpoint_allow;  /* host:port a connectionRequest may name, "*" = any (default) */
-	size_t max_in_flight;                /* default 4096 requests */
+	int64_t call_timeout_ms;            /* deadline of every call; default 30 s */
+	int64_t reconnect_min_ms;           /* standing streams; default 100 */
+	int64_t reconnect_max_ms;           /* default 30,000 */
+	struct conf_strings endpoint_allow; /* host:port a connectionRequest may name, "*" = any (default) */
+	size_t max_in_flight;               /* default 4096 requests */
 };
 
 struct conf_sd {
@@ -136,21 +136,21 @@ struct conf_sd {
 };
 
 struct conf_proxy_public {
-	char *name; /* own operator */
-	char *internal_bind_address;      /* the endpoint; default localhost:9999 */
-	char *internal_endpoint;          /* told to the peers; default localhost:9999 */
+	char *name;                  /* own operator */
+	char *internal_bind_address; /* the endpoint; default localhost:9999 */
+	char *internal_endpoint;     /* told to the peers; default localhost:9999 */
 	struct conf_rates tcp_rate_limits;
 	struct conf_rpc_client *rpc_client;
 	struct conf_rpc_server *rpc_server;
-	int64_t accept_timeout_ms;        /* from accept to 32 token bytes; default 10 s */
-	int64_t token_timeout_ms;         /* life of a token from its creation; default 5 s, protocol.md "Defaults" */
-	int64_t call_timeout_ms;          /* _connectionRequest to B; default 30 s, bounded by the token's life */
-	unsigned workers;                 /* default one per CPU */
-	size_t table_slots;               /* capacity of the token table; default 65,536 */
-	size_t max_unauthenticated;       /* sockets per worker that have not sent a token; default 1,024 */
-	size_t max_pairs;                 /* per worker; default 4,096 */
-	size_t pipe_size;                 /* bytes per pipe; default 262,144 */
-	bool copy_mode;                   /* read/write instead of splice; the test oracle. Default false */
+	int64_t accept_timeout_ms;  /* from accept to 32 token bytes; default 10 s */
+	int64_t token_timeout_ms;   /* life of a token from its creation; default 5 s, protocol.md "Defaults" */
+	int64_t call_timeout_ms;    /* _connectionRequest to B; default 30 s, bounded by the token's life */
+	unsigned workers;           /* default one per CPU */
+	size_t table_slots;         /* capacity of the token table; default 65,536 */
+	size_t max_unauthenticated; /* sockets per worker that have not sent a token; default 1,024 */
+	size_t max_pairs;           /* per worker; default 4,096 */
+	size_t pipe_size;           /* bytes per pipe; default 262,144 */
+	bool copy_mode;             /* read/write instead of splice; the test oracle. Default false */
 };
 
 struct conf_proxy {

@@ -25,13 +25,13 @@ int settings_load_proxy(const char *path, struct conf_proxy **ret, struct settin
 
 /* One row of a program's option table, for --help, man pages and tools/check-conf. */
 struct settings_option {
-	const char *key;    /* dotted: "public.accept_timeout"; list elements as "channels[].name" */
-	const char *type;   /* "string", "integer", "number", "bool", "path", "list of strings", ... */
-	const char *range;  /* "1..65536", "" when free */
-	const char *def;    /* default as written in a file, "" none, "required" */
-	const char *unit;   /* "seconds", "connections", "" */
-	const char *help;   /* one sentence */
-	int reload;         /* 1: a reload applies it */
+	const char *key;   /* dotted: "public.accept_timeout"; list elements as "channels[].name" */
+	const char *type;  /* "string", "integer", "number", "bool", "path", "list of strings", ... */
+	const char *range; /* "1..65536", "" when free */
+	const char *def;   /* default as written in a file, "" none, "required" */
+	const char *unit;  /* "seconds", "connections", "" */
+	const char *help;  /* one sentence */
+	int reload;        /* 1: a reload applies it */
 };
 
 /* The table of "hyper", "sd" or "proxy"; *ret_n rows, static. NULL for another name. */

@@ -21,7 +21,7 @@ int address_parse(const char *text, struct address *ret) ATTR_MUST_USE;
 bool address_fits(const struct address *, const char *method);
 
 /* "operator.method(id)"; NULL when out of memory. */
-char *address_text(const char *operator, const char *method, const char *id);
+char *address_text(const char *operator, const char * method, const char *id);
 
 void address_fini(struct address *);
 

@@ -19,17 +19,17 @@
 
 /* X(NAME, number, fd) odd: worker to master, even: master to worker; fd: a
  * descriptor rides along. Compared with docs/ipc.md by tools/check-ipc. */
-#define CHAN_TYPES(X)                                                                                                  \
-	X(READY, 1, 0)                                                                                                 \
-	X(SETTINGS, 2, 0)                                                                                              \
-	X(ARRIVED, 3, 1)                                                                                               \
-	X(PARKED, 4, 0)                                                                                                \
-	X(ENDED, 5, 0)                                                                                                 \
-	X(PAIR, 6, 1)                                                                                                  \
-	X(PAIRED, 7, 0)                                                                                                \
-	X(REFUSED, 8, 0)                                                                                               \
-	X(DRAINED, 9, 0)                                                                                               \
-	X(DRAIN, 10, 0)                                                                                                \
+#define CHAN_TYPES(X)     \
+	X(READY, 1, 0)    \
+	X(SETTINGS, 2, 0) \
+	X(ARRIVED, 3, 1)  \
+	X(PARKED, 4, 0)   \
+	X(ENDED, 5, 0)    \
+	X(PAIR, 6, 1)     \
+	X(PAIRED, 7, 0)   \
+	X(REFUSED, 8, 0)  \
+	X(DRAINED, 9, 0)  \
+	X(DRAIN, 10, 0)   \
 	X(STOP, 12, 0)
 
 enum chan_type {
