@@ -66,8 +66,9 @@ int grpc_conn_dial(struct event_base *, SSL_CTX *ctx, const char *address, const
 int grpc_conn_adopt(struct event_base *, SSL_CTX *ctx, int fd, const char *server_name, int64_t handshake_timeout_ms,
     const struct grpc_conn_ops *, void *arg, struct grpc_conn **ret) ATTR_MUST_USE;
 
-/* Ends it now; streams get on_end(UNAVAILABLE) from the loop, on_closed is not
- * called any more. NULL is fine. */
+/* Ends it now; streams get on_end(UNAVAILABLE) from the loop (or, when it does not
+ * run again, from event_base_free()), on_closed is not called any more. Legal
+ * in every callback. NULL is fine. */
 void grpc_conn_free(struct grpc_conn *);
 
 /* True from on_secured until it ends or the peer sent GOAWAY: a new stream may be opened. */
@@ -80,7 +81,8 @@ int64_t grpc_conn_heard_ms(const struct grpc_conn *);
 int64_t grpc_conn_secured_ms(const struct grpc_conn *);
 
 /* Client role. `authority` is the peer's operator name (protocol.md 3.2). 0
- * with *ret borrowed until its on_end, or -errno (-ENOTCONN, -ENOMEM) untouched. */
+ * with *ret borrowed until its on_end, or -errno (-ENOTCONN, -ENOMEM, -EBUSY: 1024
+ * streams are open) untouched. */
 int grpc_stream_open(struct grpc_conn *, const char *path, const char *authority, const struct grpc_stream_ops *,
     void *arg, struct grpc_stream **ret) ATTR_MUST_USE;
 
@@ -89,7 +91,8 @@ void grpc_stream_set(struct grpc_stream *, const struct grpc_stream_ops *ops, vo
 
 /* Queues one framed message (as the pack functions of grpcmsg.h make it;
  * given, also on failure). The server's response headers go out with its first
- * message or its trailers. 0, -ENOBUFS when over 8 MiB are queued on the stream, or -ENOTCONN. */
+ * message or its trailers. 0, -ENOBUFS when over 8 MiB are queued on the stream
+ * (32 MiB on the connection), -ENOMEM, or -ENOTCONN. */
 int grpc_stream_send(struct grpc_stream *, uint8_t *frame, size_t len) ATTR_MUST_USE;
 
 /* Client: no more messages from us. */
