@@ -15,10 +15,11 @@ int rechash(const json_t *value, uint8_t ret[32]) ATTR_MUST_USE;
 /* The bytes of emit(value) themselves, for tests and `hyper sd sign`-like tools. 0 (taken, free()) or -ENOMEM. */
 int rechash_stream(const json_t *value, uint8_t **ret, size_t *ret_len) ATTR_MUST_USE;
 
-/* protocol.md "Records": the hash is ambiguous, so refuse what could collide
- * (`string` inside any key or value, tag words, decimal keys, maps inside
- * free-form settings is the directory's rule). NULL when fine, else a static
- * text that says what is not permitted. */
+/* protocol.md "Records": the hash is ambiguous, so refuse what could collide:
+ * `string` inside any key or value, tag words, decimal and empty keys; in lists:
+ * elements that write nothing (null, false, 0, ""), lists, maps beside other values;
+ * integers that no double holds. Maps inside free-form settings are the directory's
+ * rule. NULL when fine, else a static text that says what is not permitted. */
 const char *rechash_ambiguity(const json_t *value);
 
 #endif
