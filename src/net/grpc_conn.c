@@ -1,0 +1,691 @@
+/* grpc_conn.c - life of a connection: dial, TLS, bytes to and from nghttp2, keepalive, end
+ *
+ *   socket --bufferevent_openssl--> input  --> nghttp2_session_mem_recv
+ *   socket <-----------------------  output <-- nghttp2_session_mem_send, while output is small
+ *
+ * Always true:
+ *  1. Callbacks of the owner run from events of this file only. Calls of the
+ *     interface note what is to be done and activate ev_work.
+ *  2. Output holds at most GRPC_OUT_HIGH and one frame: what a slow reader does
+ *     not take waits in the streams' capped queues.
+ *  3. Memory of a freed connection goes in a finalizer, which runs in the next turn
+ *     of the loop or in event_base_free(); until then every pointer of a
+ *     callback up the stack stays valid.
+ *  4. fd and SSL belong to the connection, not to the bufferevent: the
+ *     descriptor is back when on_closed runs.
+ *  5. DIAL and HANDSHAKE share one deadline; later the keepalive bounds the
+ *     wait for a peer that has vanished.
+ *
+ * A missing close_notify is no error: HTTP/2 framing tells whether a stream was complete.
+ *
+ * Not here: who the peer may be (on_secured decides), reconnecting (the owner).
+ */
+#include "net/grpc_impl.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
+#include <event2/event.h>
+#include <openssl/err.h>
+#include <openssl/x509_vfy.h>
+
+#include "hyper/base/bug.h"
+#include "hyper/base/clock.h"
+#include "hyper/base/fd.h"
+#include "hyper/base/log.h"
+#include "hyper/net/dial.h"
+
+static const struct {
+	const char *name;
+	unsigned to;
+} conn_tab[] = {
+#define X(n, to) { #n, to },
+	GRPC_CONN_STATES(X)
+#undef X
+};
+
+void
+grpc_conn_enter(struct grpc_conn *c, enum conn_state to, const char *why)
+{
+	BUG_ON((conn_tab[c->state].to & GRPC_BIT(to)) == 0);
+	log_debug("grpc", "conn=%llu why=\"%s>%s %s\"", (unsigned long long)c->nr, conn_tab[c->state].name,
+	    conn_tab[to].name, why);
+	c->state = to;
+}
+
+void
+grpc_conn_kick(struct grpc_conn *c)
+{
+	if (c->state != CONN_FREED)
+		event_active(c->ev_work, EV_TIMEOUT, 0);
+}
+
+void
+grpc_conn_fail(struct grpc_conn *c, enum end_reason reason, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (c->state >= CONN_ENDING)
+		return;
+	c->reason = reason;
+	va_start(ap, fmt);
+	vsnprintf(c->why, sizeof c->why, fmt, ap);
+	va_end(ap);
+	grpc_conn_enter(c, CONN_ENDING, c->why);
+	grpc_conn_kick(c);
+}
+
+/* --- the end --- */
+
+/* Best effort, without waiting: GOAWAY and close_notify, when nothing else waits to be written. */
+static void
+say_goodbye(struct grpc_conn *c)
+{
+	size_t sent = 0;
+
+	if (c->h2 == NULL || evbuffer_get_length(bufferevent_get_output(c->bev)) > 0)
+		return;
+	nghttp2_session_terminate_session(c->h2, NGHTTP2_NO_ERROR);
+	while (sent < 16384) {
+		const uint8_t *data;
+		ssize_t n = nghttp2_session_mem_send(c->h2, &data);
+
+		if (n <= 0 || SSL_write(c->ssl, data, (int)n) != n)
+			break;
+		sent += (size_t)n;
+	}
+	SSL_shutdown(c->ssl);
+	ERR_clear_error();
+}
+
+/* Gives everything back but the memory of the connection. */
+static void
+conn_teardown(struct grpc_conn *c)
+{
+	dial_free(c->dial);
+	c->dial = NULL;
+	if (c->bev != NULL) {
+		say_goodbye(c);
+		bufferevent_free(c->bev);
+		c->bev = NULL;
+	}
+	nghttp2_session_del(c->h2);
+	c->h2 = NULL;
+	SSL_free(c->ssl);
+	c->ssl = NULL;
+	SSL_CTX_free(c->ctx);
+	c->ctx = NULL;
+	fd_close(&c->fd);
+	grpc_listener_unref(c->listener);
+	c->listener = NULL;
+	if (c->ev_timer != NULL)
+		event_free(c->ev_timer);
+	c->ev_timer = NULL;
+}
+
+static void
+streams_end(struct grpc_conn *c, const char *why)
+{
+	struct grpc_stream *s;
+
+	while ((s = TAILQ_FIRST(&c->streams)) != NULL)
+		grpc_stream_over(s, GRPC_UNAVAILABLE, why);
+}
+
+/* From ENDING to CLOSED, in the loop. */
+static void
+conn_close(struct grpc_conn *c)
+{
+	streams_end(c, c->why);
+	if (!grpc_streams_settle(c))
+		return;
+	conn_teardown(c);
+	grpc_conn_enter(c, CONN_CLOSED, end_reason_word(c->reason));
+	c->ops->on_closed(c, c->reason, c->why, c->arg);
+}
+
+/* Memory that is in no event any more. */
+static void
+conn_memory_free(struct grpc_conn *c)
+{
+	conn_teardown(c);
+	free(c->server_name);
+	free(c->peer);
+	free(c);
+}
+
+static void
+on_reap(struct event *ev, void *arg)
+{
+	struct grpc_conn *c = arg;
+
+	(void)ev;
+	streams_end(c, c->why[0] != '\0' ? c->why : "the connection was closed on this side");
+	while (!TAILQ_EMPTY(&c->over))
+		(void)grpc_streams_settle(c);
+	conn_memory_free(c);
+}
+
+void
+grpc_conn_free(struct grpc_conn *c)
+{
+	if (c == NULL)
+		return;
+	grpc_conn_enter(c, CONN_FREED, "free");
+	if (event_free_finalize(0, c->ev_work, on_reap) != 0)
+		BUG_ON(true);
+}
+
+/* --- timer --- */
+
+static int64_t
+min64(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static bool
+is_idle_server(const struct grpc_conn *c)
+{
+	return c->role == TLS_SERVER && c->state == CONN_OPEN && c->n_streams == 0;
+}
+
+static int64_t
+ping_interval(const struct grpc_conn *c)
+{
+	return c->role == TLS_SERVER ? GRPC_PING_SERVER_MS : GRPC_PING_CLIENT_MS;
+}
+
+static int64_t
+ping_patience(const struct grpc_conn *c)
+{
+	return c->role == TLS_SERVER ? GRPC_PING_SERVER_ACK_MS : GRPC_PING_CLIENT_ACK_MS;
+}
+
+static int64_t
+next_deadline(const struct grpc_conn *c)
+{
+	const struct grpc_stream *s;
+	int64_t at;
+
+	if (c->state == CONN_HANDSHAKE)
+		return c->connect_ms;
+	if (!grpc_conn_is_alive(c))
+		return INT64_MAX;
+	at = c->ping_ms != 0 ? c->ping_ms + ping_patience(c) : c->last_rx_ms + ping_interval(c);
+	if (is_idle_server(c))
+		at = min64(at, c->idle_since_ms + GRPC_IDLE_MS);
+	if (c->linger_ms != 0)
+		at = min64(at, c->linger_ms);
+	if (c->n_finishing > 0)
+		TAILQ_FOREACH (s, &c->streams, link)
+			if (s->deadline_ms != 0)
+				at = min64(at, s->deadline_ms);
+	return at;
+}
+
+/* The timer is only ever moved forward in time by firing: a deadline that went
+ * away costs one early wake-up and no call per message. */
+static void
+conn_rearm(struct grpc_conn *c)
+{
+	int64_t at = next_deadline(c), left = at - clock_now_ms();
+	struct timeval tv;
+
+	if (at >= c->timer_ms)
+		return;
+	left = left > 1 ? left : 1;
+	tv = (struct timeval){ .tv_sec = left / 1000, .tv_usec = left % 1000 * 1000 };
+	if (evtimer_add(c->ev_timer, &tv) != 0)
+		grpc_conn_fail(c, END_INTERNAL, "%s: no timer", c->peer);
+	else
+		c->timer_ms = at;
+}
+
+static void
+streams_expire(struct grpc_conn *c, int64_t now)
+{
+	struct grpc_stream *s, *next;
+
+	for (s = TAILQ_FIRST(&c->streams); s != NULL; s = next) {
+		next = TAILQ_NEXT(s, link);
+		if (s->deadline_ms == 0 || s->deadline_ms > now)
+			continue;
+		if (nghttp2_submit_rst_stream(c->h2, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL) != 0)
+			grpc_conn_fail(c, END_INTERNAL, "%s: out of memory", c->peer);
+		grpc_stream_over(s, GRPC_DEADLINE_EXCEEDED, "the peer did not take the answer in time");
+	}
+}
+
+static void
+keepalive(struct grpc_conn *c, int64_t now)
+{
+	if (c->ping_ms == 0 && now >= c->last_rx_ms + ping_interval(c)) {
+		c->ping_ms = now;
+		if (nghttp2_submit_ping(c->h2, NGHTTP2_FLAG_NONE, NULL) != 0)
+			grpc_conn_fail(c, END_INTERNAL, "%s: out of memory", c->peer);
+	} else if (c->ping_ms != 0 && now >= c->ping_ms + ping_patience(c)) {
+		grpc_conn_fail(c, END_DEADLINE, "%s: no answer to an HTTP/2 PING for %d s", c->peer,
+		    (int)(ping_patience(c) / 1000));
+	}
+}
+
+static void
+on_timer(evutil_socket_t sock, short what, void *arg)
+{
+	struct grpc_conn *c = arg;
+	int64_t now = clock_now_ms();
+
+	(void)sock;
+	(void)what;
+	c->timer_ms = INT64_MAX;
+	if (c->state == CONN_HANDSHAKE && now >= c->connect_ms)
+		grpc_conn_fail(c, END_DEADLINE, "TLS handshake with %s: not done within %lld ms", c->peer,
+		    (long long)c->timeout_ms);
+	if (!grpc_conn_is_alive(c)) {
+		conn_rearm(c);
+		return;
+	}
+	if (c->linger_ms != 0 && now >= c->linger_ms)
+		c->linger_ms = 0;
+	if (is_idle_server(c) && now >= c->idle_since_ms + GRPC_IDLE_MS) {
+		/* "going away" first: a request may be under way */
+		c->linger_ms = now + GRPC_LINGER_MS;
+		snprintf(c->h2_why, sizeof c->h2_why, "idle for %d s", GRPC_IDLE_MS / 1000);
+		grpc_conn_enter(c, CONN_DRAIN, c->h2_why);
+		if (nghttp2_submit_shutdown_notice(c->h2) != 0)
+			grpc_conn_fail(c, END_INTERNAL, "%s: out of memory", c->peer);
+	}
+	keepalive(c, now);
+	streams_expire(c, now);
+	grpc_conn_kick(c);
+}
+
+/* --- bytes --- */
+
+/* The session has nothing to say and nothing to hear. */
+static void
+check_run_down(struct grpc_conn *c)
+{
+	if (!grpc_conn_is_alive(c) || nghttp2_session_want_read(c->h2) || nghttp2_session_want_write(c->h2) ||
+	    evbuffer_get_length(bufferevent_get_output(c->bev)) > 0 || c->linger_ms != 0)
+		return;
+	grpc_conn_fail(c, c->h2_reason, "%s: %s", c->peer, c->h2_why[0] != '\0' ? c->h2_why : "HTTP/2 session ended");
+}
+
+/* Takes frames from nghttp2 while the output is small. */
+static void
+conn_pump(struct grpc_conn *c)
+{
+	struct evbuffer *out = bufferevent_get_output(c->bev);
+	const uint8_t *data;
+	ssize_t n = 1;
+
+	while (n > 0 && grpc_conn_is_alive(c) && evbuffer_get_length(out) < GRPC_OUT_HIGH) {
+		n = nghttp2_session_mem_send(c->h2, &data);
+		if (n < 0)
+			grpc_conn_fail(c, END_INTERNAL, "%s: HTTP/2: %s", c->peer, nghttp2_strerror((int)n));
+		else if (n > 0 && evbuffer_add(out, data, (size_t)n) != 0)
+			grpc_conn_fail(c, END_INTERNAL, "%s: out of memory", c->peer);
+	}
+	check_run_down(c);
+}
+
+/* What is due after anything happened. Nothing may be done with `c` afterwards. */
+static void
+conn_step(struct grpc_conn *c)
+{
+	if (grpc_conn_is_alive(c))
+		conn_pump(c);
+	if (c->state == CONN_FREED)
+		return;
+	if (c->state == CONN_ENDING)
+		conn_close(c);
+	else if (grpc_streams_settle(c) && grpc_conn_is_alive(c))
+		conn_rearm(c);
+}
+
+static void
+on_work(evutil_socket_t sock, short what, void *arg)
+{
+	(void)sock;
+	(void)what;
+	conn_step(arg);
+}
+
+static void
+on_written(struct bufferevent *bev, void *arg)
+{
+	(void)bev;
+	conn_step(arg);
+}
+
+static void
+on_readable(struct bufferevent *bev, void *arg)
+{
+	struct evbuffer *in = bufferevent_get_input(bev);
+	struct grpc_conn *c = arg;
+	size_t len;
+
+	while (grpc_conn_is_alive(c) && (len = evbuffer_get_contiguous_space(in)) > 0) {
+		ssize_t n = nghttp2_session_mem_recv(c->h2, evbuffer_pullup(in, (ssize_t)len), len);
+
+		if (n < 0)
+			grpc_conn_fail(c, n == NGHTTP2_ERR_NOMEM ? END_INTERNAL : END_RESET, "%s: HTTP/2: %s", c->peer,
+			    nghttp2_strerror((int)n));
+		evbuffer_drain(in, len);
+		c->last_rx_ms = clock_now_ms();
+	}
+	conn_step(c);
+}
+
+/* --- TLS --- */
+
+/* ALPN, the peer's certificate, HTTP/2, and the owner's word. */
+static void
+conn_secured(struct grpc_conn *c)
+{
+	const unsigned char *alpn = NULL;
+	struct tls_peer peer = { 0 };
+	unsigned len = 0;
+	bool ok;
+	int rc;
+
+	SSL_get0_alpn_selected(c->ssl, &alpn, &len);
+	if (len != 2 || memcmp(alpn, "h2", 2) != 0) {
+		grpc_conn_fail(c, END_TLS, "TLS handshake with %s: the peer does not offer ALPN h2", c->peer);
+		return;
+	}
+	rc = tls_peer_get(c->ssl, &peer);
+	if (rc != 0 && (rc != -ENOENT || c->role == TLS_CLIENT)) {
+		grpc_conn_fail(c, rc == -ENOMEM ? END_INTERNAL : END_TLS,
+		    "TLS handshake with %s: the names in its certificate are unusable", c->peer);
+		return;
+	}
+	rc = grpc_h2_new(c);
+	c->secured_ms = c->last_rx_ms = c->idle_since_ms = clock_now_ms();
+	if (rc != 0) {
+		grpc_conn_fail(c, END_INTERNAL, "%s: out of memory", c->peer);
+	} else {
+		grpc_conn_enter(c, CONN_OPEN, SSL_get_version(c->ssl));
+		ok = c->ops->on_secured(c, &peer, c->arg);
+		if (!ok && c->state != CONN_FREED) /* nothing was sent yet: not even our SETTINGS */
+			grpc_conn_fail(c, END_TLS, "%s: its certificate (%.100s) is not accepted", c->peer,
+			    peer.n_names > 0 ? peer.names[0] : "without a name");
+	}
+	tls_peer_fini(&peer);
+}
+
+/* Why the bufferevent ended, in OpenSSL's words where it has some. */
+static void
+conn_lost(struct grpc_conn *c, bool eof, int err)
+{
+	const unsigned long code = bufferevent_get_openssl_error(c->bev);
+	const bool handshake = c->state == CONN_HANDSHAKE;
+	const long verify = SSL_get_verify_result(c->ssl);
+	const char *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
+	enum end_reason end = END_RESET;
+
+	if (handshake && verify != X509_V_OK) {
+		/* OpenSSL's reason would only say "certificate verify failed" */
+		reason = X509_verify_cert_error_string(verify);
+		end = END_TLS;
+	} else if (reason != NULL) {
+		end = END_TLS;
+	} else if (eof || err == 0) {
+		reason = "the peer closed the connection";
+		end = handshake || c->n_streams > 0 ? END_RESET : END_CLOSED;
+	} else {
+		reason = strerror(err);
+	}
+	if (end == END_CLOSED && c->h2_why[0] != '\0')
+		reason = c->h2_why;
+	if (handshake)
+		grpc_conn_fail(c, end, "TLS handshake with %s: %s", c->peer, reason);
+	else
+		grpc_conn_fail(c, end, "%s: %s", c->peer, reason);
+}
+
+static void
+on_event(struct bufferevent *bev, short what, void *arg)
+{
+	const int err = EVUTIL_SOCKET_ERROR();
+	struct grpc_conn *c = arg;
+
+	(void)bev;
+	if ((what & BEV_EVENT_CONNECTED) != 0 && c->state == CONN_HANDSHAKE)
+		conn_secured(c);
+	else if ((what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) != 0 && c->state < CONN_ENDING)
+		conn_lost(c, (what & BEV_EVENT_EOF) != 0, err);
+	conn_step(c);
+}
+
+/* Notes the first record of the peer: on a brokered connection, the pair is made by then. */
+static void
+on_tls_message(int out, int version, int type, const void *buf, size_t len, SSL *ssl, void *arg)
+{
+	struct grpc_conn *c = arg;
+
+	(void)version;
+	(void)type;
+	(void)buf;
+	(void)len;
+	(void)ssl;
+	if (out == 0 && c->heard_ms == 0)
+		c->heard_ms = clock_now_ms();
+}
+
+/* Over c->fd. 0 or -ENOMEM. */
+static int
+conn_start_tls(struct grpc_conn *c)
+{
+	c->ssl = tls_ssl_new(c->ctx, c->role, c->server_name);
+	if (c->ssl == NULL)
+		return -ENOMEM;
+	SSL_CTX_free(c->ctx);
+	c->ctx = NULL;
+	SSL_set_options(c->ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
+	SSL_set_msg_callback(c->ssl, on_tls_message);
+	SSL_set_msg_callback_arg(c->ssl, c);
+	c->bev = bufferevent_openssl_socket_new(c->base, c->fd, c->ssl,
+	    c->role == TLS_SERVER ? BUFFEREVENT_SSL_ACCEPTING : BUFFEREVENT_SSL_CONNECTING, BEV_OPT_DEFER_CALLBACKS);
+	if (c->bev == NULL)
+		return -ENOMEM;
+	bufferevent_openssl_set_allow_dirty_shutdown(c->bev, 1);
+	bufferevent_setcb(c->bev, on_readable, on_written, on_event, c);
+	bufferevent_setwatermark(c->bev, EV_WRITE, GRPC_OUT_LOW, 0);
+	if (bufferevent_enable(c->bev, EV_READ | EV_WRITE) != 0)
+		return -ENOMEM;
+	conn_rearm(c);
+	return 0;
+}
+
+static void
+on_dialled(int fd, const char *why, void *arg)
+{
+	struct grpc_conn *c = arg;
+
+	c->dial = NULL;
+	if (fd < 0) {
+		grpc_conn_fail(c, fd == -ETIMEDOUT ? END_DEADLINE : END_UNREACHABLE, "%s", why);
+		return;
+	}
+	c->fd = fd;
+	grpc_conn_enter(c, CONN_HANDSHAKE, "tcp");
+	if (conn_start_tls(c) != 0)
+		grpc_conn_fail(c, END_INTERNAL, "TLS handshake with %s: out of memory", c->peer);
+}
+
+/* --- new --- */
+
+static struct grpc_conn *
+conn_new(struct event_base *base, SSL_CTX *ctx, const char *server_name, int64_t timeout_ms,
+    const struct grpc_conn_ops *ops, void *arg)
+{
+	static uint64_t last_nr;
+	struct grpc_conn *c = calloc(1, sizeof *c);
+
+	if (c == NULL)
+		return NULL;
+	c->nr = ++last_nr;
+	c->role = server_name != NULL ? TLS_CLIENT : TLS_SERVER;
+	c->base = base;
+	c->ops = ops;
+	c->arg = arg;
+	c->fd = -1;
+	c->timer_ms = INT64_MAX;
+	c->timeout_ms = timeout_ms;
+	c->connect_ms = clock_now_ms() + timeout_ms;
+	c->h2_reason = END_CLOSED;
+	TAILQ_INIT(&c->streams);
+	TAILQ_INIT(&c->over);
+	if (SSL_CTX_up_ref(ctx) == 1)
+		c->ctx = ctx;
+	if (server_name != NULL)
+		c->server_name = strdup(server_name);
+	c->ev_work = event_new(base, -1, 0, on_work, c);
+	c->ev_timer = evtimer_new(base, on_timer, c);
+	return c;
+}
+
+/* Nobody has seen it yet. */
+static void
+conn_discard(struct grpc_conn *c)
+{
+	if (c == NULL)
+		return;
+	if (c->ev_work != NULL)
+		event_free(c->ev_work);
+	conn_memory_free(c);
+}
+
+/* "address as name", bounded. 0 or -ENOMEM. */
+static int
+conn_name(struct grpc_conn *c, const char *address)
+{
+	const size_t len = 400;
+
+	c->peer = malloc(len);
+	if (c->peer == NULL)
+		return -ENOMEM;
+	snprintf(c->peer, len, "%.120s%s%.60s", address, c->server_name != NULL ? " as " : "",
+	    c->server_name != NULL ? c->server_name : "");
+	return c->ctx != NULL && c->ev_work != NULL && c->ev_timer != NULL &&
+		       (c->role == TLS_SERVER || c->server_name != NULL)
+		   ? 0
+		   : -ENOMEM;
+}
+
+int
+grpc_conn_dial(struct event_base *base, SSL_CTX *ctx, const char *address, const char *server_name,
+    int64_t connect_timeout_ms, const struct grpc_conn_ops *ops, void *arg, struct grpc_conn **ret)
+{
+	struct grpc_conn *c = conn_new(base, ctx, server_name, connect_timeout_ms, ops, arg);
+	int rc = c != NULL ? conn_name(c, address) : -ENOMEM;
+
+	if (rc == 0)
+		rc = dial_start(base, address, connect_timeout_ms, on_dialled, c, &c->dial);
+	if (rc != 0) {
+		conn_discard(c);
+		return rc;
+	}
+	*ret = c;
+	return 0;
+}
+
+/* The common part of grpc_conn_adopt() and grpc_conn_accept(). */
+static int
+conn_over_fd(struct grpc_conn *c, int fd)
+{
+	struct sockaddr_storage sa = { 0 };
+	char address[HOSTPORT_MAX] = "?";
+	socklen_t len = sizeof sa;
+	const int one = 1;
+	int rc;
+
+	c->fd = fd;
+	if (getpeername(fd, (struct sockaddr *)&sa, &len) == 0)
+		sockaddr_text((struct sockaddr *)&sa, len, address);
+	rc = conn_name(c, address);
+	if (rc == 0)
+		rc = fd_set_nonblock(fd);
+	if (rc != 0)
+		return rc;
+	if (fd_is_tcp(fd) && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
+		return -errno;
+	grpc_conn_enter(c, CONN_HANDSHAKE, "adopted");
+	return conn_start_tls(c);
+}
+
+int
+grpc_conn_adopt(struct event_base *base, SSL_CTX *ctx, int fd, const char *server_name, int64_t handshake_timeout_ms,
+    const struct grpc_conn_ops *ops, void *arg, struct grpc_conn **ret)
+{
+	struct grpc_conn *c = conn_new(base, ctx, server_name, handshake_timeout_ms, ops, arg);
+	int rc;
+
+	if (c == NULL) {
+		fd_close(&fd);
+		return -ENOMEM;
+	}
+	rc = conn_over_fd(c, fd);
+	if (rc != 0) {
+		conn_discard(c);
+		return rc;
+	}
+	*ret = c;
+	return 0;
+}
+
+int
+grpc_conn_accept(struct event_base *base, SSL_CTX *ctx, int fd, int64_t handshake_timeout_ms,
+    const struct grpc_conn_ops *ops, struct grpc_listener *listener, struct grpc_conn **ret)
+{
+	struct grpc_conn *c;
+	int rc = grpc_conn_adopt(base, ctx, fd, NULL, handshake_timeout_ms, ops, NULL, &c);
+
+	if (rc != 0)
+		return rc;
+	c->listener = listener;
+	*ret = c;
+	return 0;
+}
+
+void
+grpc_conn_set_arg(struct grpc_conn *c, void *arg)
+{
+	c->arg = arg;
+}
+
+bool
+grpc_conn_is_ready(const struct grpc_conn *c)
+{
+	return c->state == CONN_OPEN;
+}
+
+size_t
+grpc_conn_streams(const struct grpc_conn *c)
+{
+	return c->n_streams;
+}
+
+int64_t
+grpc_conn_heard_ms(const struct grpc_conn *c)
+{
+	return c->heard_ms;
+}
+
+int64_t
+grpc_conn_secured_ms(const struct grpc_conn *c)
+{
+	return c->secured_ms;
+}
