@@ -1,0 +1,32 @@
+/* pbvalue.h - google.protobuf.Struct <-> JSON; private to src/wire */
+#ifndef WIRE_PBVALUE_H
+#define WIRE_PBVALUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <jansson.h>
+
+#include "hyper/base/attr.h"
+#include "wire/google/protobuf/struct.pb-c.h"
+
+/* Memory for the messages of one packing, freed at once. Starts zeroed. */
+struct pb_arena {
+	struct pb_chunk *chunks; /* owned */
+	size_t used;             /* of the newest chunk */
+	size_t cap;
+};
+/* Zeroed bytes, borrowed until pb_arena_fini(). NULL when out of memory. */
+void *pb_arena_take(struct pb_arena *, size_t size);
+void pb_arena_fini(struct pb_arena *);
+
+/* JSON -> Struct; what is no map travels as {"_": value}. 0 with *ret borrowed
+ * until pb_arena_fini() (and strings until `value` is freed), or -ENOMEM,
+ * -EINVAL: a string with NUL, nested too deep. */
+int pb_struct_make(struct pb_arena *, const json_t *value, Google__Protobuf__Struct **ret) ATTR_MUST_USE;
+
+/* Struct that passed pb_scan() -> JSON; NULL -> NULL. {"_": value} is unwrapped
+ * when `unwrap`. 0 with *ret taken, or -ENOMEM, -EINVAL (a number that JSON has no word for). */
+int pb_struct_take(const Google__Protobuf__Struct *, bool unwrap, json_t **ret) ATTR_MUST_USE;
+
+#endif
