@@ -13,7 +13,11 @@
 
 #define RECORD_ERR_MAX 256
 
-/* Trust for signatures: roots and intermediates, loaded once. */
+/* Text of one normalised signed record; longer ones are refused. */
+#define RECORD_MAX_BYTES ((size_t)256 * 1024)
+
+/* Trust for signatures: roots and intermediates, loaded once. It remembers the
+ * last signers it checked, so whoever verifies with it needs it writable. */
 struct record_trust;
 int record_trust_new(const struct conf_strings *roots, const struct conf_strings *intermediates,
     struct record_trust **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
@@ -45,13 +49,20 @@ ssize_t chain_index(const struct chain *, const char *hash);
  * is not the tip), -EACCES (not sd-admin, or not the signer pinned for that name), -ENOMEM;
  * on failure the chain is as before. */
 int chain_append(
-    struct chain *, const struct record_trust *, const json_t *signed_record, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
+    struct chain *, struct record_trust *, const json_t *signed_record, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
+
+/* {parent_hash, hash, signature {r, s, c}, record} in its closed form, nothing
+ * verified. 0 with *ret taken, or -EINVAL, -ENOMEM with *ret untouched and `err`. */
+int record_normalise_signed(const json_t *signed_record, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
+
+/* created_at of a normalised record or signed record, ns since 1970. */
+int64_t record_created_utc_ns(const json_t *record);
 
 /* Drops the last records until `length` are left (undo of a batch). */
 void chain_truncate(struct chain *, size_t length);
 
 /* Entries merged from the chain: an object name -> entry (protocol.md 6.1).
- * Taken; NULL when out of memory. */
+ * Shares parts with the records: read only. Taken; NULL when out of memory. */
 json_t *chain_entries(const struct chain *);
 
 /* Signs: links, hashes and signs `record` (already normalised, created_at set)
