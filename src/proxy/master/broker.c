@@ -1,0 +1,360 @@
+/* broker.c - requestConnection: a token for A, word to B through our hyper, the answer
+ *
+ *   A's request --> issued --> told --> B's answer --> A's answer
+ *                     `-- expired, peer gone, stopped --^ (error; B's answer is ignored)
+ *
+ * Always true:
+ *  1. Each request is answered once, within the token's life.
+ *  2. Which socket comes first, and whether it comes before B's answer, makes
+ *     no difference here.
+ *  3. An error of B's side keeps its code, and its data where it has some; the
+ *     message names the step that failed. The token is released with it.
+ *
+ * `told` in the timeline is the moment at which our request left towards B: the
+ * earliest at which B can have it. The latest is `confirmed`, or `parked` when that came first.
+ *
+ * Not here: sockets (meet.c), the token's time (session.c).
+ */
+#include "proxy/master/broker.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hyper/base/bug.h"
+#include "hyper/base/clock.h"
+#include "hyper/base/log.h"
+#include "hyper/wire/token.h"
+#include "proxy/master/form.h"
+
+#define NS_PER_MS 1000000
+
+/* Lines that any of our callers can cause. */
+static struct log_limit refuse_limit;
+
+struct broker {
+	struct broker_conf conf;
+	bool is_draining;
+};
+
+/* One requestConnection; lives until B's side answered or the call failed. */
+struct ask {
+	struct broker *b;
+	struct rpc_call *call;   /* NULL once answered */
+	struct session *session; /* NULL once answered */
+	struct token token;
+};
+
+static void
+ask_free(struct ask *a)
+{
+	explicit_bzero(&a->token, sizeof(a->token));
+	free(a);
+}
+
+/* Answers A; `answer`'s members are given. The session may be gone after it. */
+static void
+ask_answer(struct ask *a, struct rpc_answer answer)
+{
+	struct session *s = a->session;
+	struct rpc_call *call = a->call;
+	char more[32] = "";
+
+	a->session = NULL;
+	a->call = NULL;
+	if (answer.code)
+		snprintf(more, sizeof(more), " code=%d", answer.code);
+	session_step(s, STEP_ANSWERED, more);
+	rpc_call_answer(call, answer);
+	session_answered(s);
+}
+
+/* Answers A with an error and ends the session, if no pair was made of it yet. */
+static void
+ask_fail(struct ask *a, struct rpc_answer answer, enum end_reason reason)
+{
+	struct session *s = a->session;
+	bool is_live = s->state == SESSION_ISSUED || s->state == SESSION_PARKED;
+
+	ask_answer(a, answer);
+	if (is_live)
+		session_end(s, reason);
+}
+
+/* --- success --- */
+
+static double
+ms_of(int64_t ns)
+{
+	return (double)(ns / 1000) / 1000.0; /* to the microsecond */
+}
+
+static json_t *
+timeline(const struct session *s)
+{
+	static const enum broker_step steps[] = { STEP_ASKED, STEP_ISSUED, STEP_TOLD, STEP_PARKED, STEP_CONFIRMED };
+	json_t *t = json_object();
+	int rc = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(steps); i++)
+		if (s->step_ns[steps[i]] >= 0)
+			rc |=
+			    json_object_set_new(t, broker_step_word(steps[i]), json_real(ms_of(s->step_ns[steps[i]])));
+	rc |= json_object_set_new(t, broker_step_word(STEP_ANSWERED), json_real(ms_of(clock_now_ns() - s->asked_ns)));
+	if (rc == 0)
+		return t;
+	json_decref(t);
+	return NULL;
+}
+
+static struct rpc_answer
+success(const struct ask *a)
+{
+	char text[TOKEN_BASE64_MAX];
+	json_t *result;
+
+	token_text(&a->token, text);
+	result = json_pack("{s:s, s:s, s:s, s:o}", "endpoint", a->b->conf.endpoint, "token", text, "session",
+	    a->session->id, "timeline", timeline(a->session));
+	explicit_bzero(text, sizeof(text));
+	if (!result)
+		return rpc_fail(RPC_INTERNAL, NULL, "internal error: out of memory");
+	return rpc_ok(result);
+}
+
+/* --- failure --- */
+
+/* The word for an error of B's side that gives none. */
+static enum end_reason
+reason_of(int code)
+{
+	static const struct {
+		int code;
+		enum end_reason reason;
+	} tab[] = {
+		{ RPC_BUSY, END_BUSY },
+		{ RPC_QUOTA, END_QUOTA },
+		{ RPC_DEADLINE, END_DEADLINE },
+		{ RPC_DRAINING, END_DRAINING },
+		{ RPC_NOT_CONNECTED, END_NOT_CONNECTED },
+		{ RPC_DENIED, END_DENIED },
+		{ RPC_STALE, END_STALE },
+		{ RPC_INTERNAL, END_INTERNAL },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(tab); i++)
+		if (tab[i].code == code)
+			return tab[i].reason;
+	return END_REFUSED;
+}
+
+static enum end_reason
+reason_from_word(const char *word, enum end_reason otherwise)
+{
+	int i;
+
+	for (i = 0; word && i < END_REASON_MAX; i++)
+		if (strcmp(word, end_reason_word((enum end_reason)i)) == 0)
+			return (enum end_reason)i;
+	return otherwise;
+}
+
+static void
+add_word(json_t *data, const char *key, const char *word)
+{
+	/* out of memory costs a key of the data, never the error itself */
+	if (!json_object_get(data, key))
+		(void)json_object_set_new(data, key, json_string(word));
+}
+
+/* B's side said no, or could not be asked: code and data kept, the message names the step. */
+static struct rpc_answer
+failure_of_backend(const struct ask *a, struct rpc_answer *got, enum end_reason *ret_reason)
+{
+	const char *word = json_string_value(json_object_get(got->data, "reason")), *to = a->session->to;
+	const char *what = got->message ? got->message : "out of memory";
+	enum end_reason reason = reason_from_word(word, reason_of(got->code));
+	int code = reason == END_DEADLINE && got->code == RPC_INTERNAL ? RPC_DEADLINE : got->code;
+	json_t *data = got->data && !json_is_null(got->data) ? json_incref(got->data) : json_object();
+
+	*ret_reason = reason;
+	if (json_is_object(data)) {
+		add_word(data, "reason", end_reason_word(reason));
+		add_word(data, "step", broker_step_word(STEP_TOLD));
+		add_word(data, "session", a->session->id);
+	}
+	if (strstr(what, to))
+		return rpc_fail(code, data, "%s", what);
+	if (reason == END_NOT_CONNECTED || code == RPC_INTERNAL || code == RPC_DEADLINE)
+		return rpc_fail(code, data, "%s could not reach %s: %s", a->b->conf.name, to, what);
+	return rpc_fail(code, data, "%s was asked for a connection and did not agree: %s", to, what);
+}
+
+void
+broker_on_session_end(struct session *s, enum end_reason reason, void *broker)
+{
+	/* B is known to have been told when somebody has parked */
+	enum broker_step step = s->step_ns[STEP_PARKED] < 0 ? STEP_TOLD : STEP_CONFIRMED;
+	struct broker *b = broker;
+	struct rpc_answer answer;
+
+	if (reason == END_EXPIRED)
+		answer = rpc_fail_step(RPC_DEADLINE, END_DEADLINE, step, s->id, 0,
+		    "%s could not reach %s: no answer within the token's life of %lld ms", b->conf.name, s->to,
+		    (long long)b->conf.token_timeout_ms);
+	else if (reason == END_STOPPED)
+		answer = rpc_fail_step(RPC_DRAINING, END_DRAINING, step, s->id, 0,
+		    "%s is shutting down: ask again when it is back", b->conf.name);
+	else
+		answer = rpc_fail_step(RPC_INTERNAL, reason, STEP_PARKED, s->id, 0,
+		    "the connection of %s to %s was lost before %s answered: %s", b->conf.name, s->to, s->to,
+		    end_reason_help(reason));
+	ask_answer(s->ask, answer);
+}
+
+/* --- the call to B --- */
+
+static void
+on_reply(struct rpc_answer *got, void *arg)
+{
+	struct ask *a = arg;
+	struct session *s = a->session;
+	struct rpc_answer answer;
+	enum end_reason reason;
+
+	if (!s) { /* A was answered before: expired, peer gone, stopped */
+		ask_free(a);
+		return;
+	}
+	if (got->code == 0) {
+		session_step(s, STEP_CONFIRMED, "");
+		ask_answer(a, success(a));
+		ask_free(a);
+		return;
+	}
+	answer = failure_of_backend(a, got, &reason);
+	log_warn("not_confirmed", "session=%s from=%s to=%s code=%d reason=%s why=\"%s\"", s->id, s->from, s->to,
+	    answer.code, end_reason_word(reason), answer.message ? answer.message : "");
+	ask_fail(a, answer, reason);
+	ask_free(a);
+}
+
+/* 0 or -ENOMEM. */
+static int
+tell(struct ask *a, const struct form *f)
+{
+	const struct broker_conf *conf = &a->b->conf;
+	struct session *s = a->session;
+	int64_t left = (s->deadline_ns - clock_now_ns()) / NS_PER_MS + 1;
+	char text[TOKEN_BASE64_MAX], method[300];
+	json_t *params;
+
+	token_text(&a->token, text);
+	params = json_pack("{s:s, s:O, s:s, s:s}", "channel", f->channel, "client", f->client, "endpoint",
+	    conf->endpoint, "token", text);
+	explicit_bzero(text, sizeof(text));
+	if (!params)
+		return -ENOMEM;
+	snprintf(method, sizeof(method), "%s._connectionRequest", f->to);
+	session_step(s, STEP_TOLD, "");
+	rpc_client_call(conf->client, method, params, s->id,
+	    left < conf->call_timeout_ms ? left : conf->call_timeout_ms, on_reply, a);
+	json_decref(params);
+	return 0;
+}
+
+static struct rpc_answer
+not_issued(const struct broker *b, int rc)
+{
+	if (rc == -ENOSPC)
+		return rpc_fail_step(RPC_BUSY, END_BUSY, STEP_ISSUED, NULL, sessions_retry_ms(b->conf.sessions),
+		    "%s has no room for another token: try again later", b->conf.name);
+	return rpc_fail_step(
+	    RPC_INTERNAL, END_INTERNAL, STEP_ISSUED, NULL, 0, "internal error: no token: %s", strerror(-rc));
+}
+
+/* Takes `call` in every case: it is answered here or by `ask`'s later end. */
+static void
+serve(struct broker *b, struct rpc_call *call, const struct form *f, int64_t asked_ns)
+{
+	struct ask *a = calloc(1, sizeof(*a));
+	struct session_new n = { .from = f->from, .to = f->to, .channel = f->channel, .asked_ns = asked_ns, .ask = a };
+	int rc = -ENOMEM;
+
+	if (a) {
+		a->b = b;
+		a->call = call;
+		token_new(&a->token);
+		n.token = &a->token;
+		n.life_ns = b->conf.token_timeout_ms * NS_PER_MS;
+		rc = session_issue(b->conf.sessions, &n, &a->session);
+	}
+	if (rc < 0) {
+		struct rpc_answer answer = not_issued(b, rc);
+
+		log_limited(&refuse_limit, LOG_LVL_WARN, "not_issued", "from=%s to=%s reason=%s", f->from, f->to,
+		    end_reason_word(rc == -ENOSPC ? END_BUSY : END_INTERNAL));
+		rpc_call_answer(call, answer);
+		if (a)
+			ask_free(a);
+	} else if (tell(a, f) < 0) {
+		ask_fail(a, rpc_fail(RPC_INTERNAL, NULL, "internal error: out of memory"), END_INTERNAL);
+		ask_free(a);
+	}
+}
+
+static void
+on_request_connection(struct broker *b, struct rpc_call *call, int64_t asked_ns)
+{
+	struct rpc_answer answer;
+	struct form f;
+
+	if (form_parse(rpc_call_request(call)->params, &f, &answer) != 0) {
+		log_limited(
+		    &refuse_limit, LOG_LVL_INFO, "bad_request", "method=requestConnection code=%d", answer.code);
+		rpc_call_answer(call, answer);
+		return;
+	}
+	serve(b, call, &f, asked_ns);
+	form_fini(&f);
+}
+
+void
+broker_on_call(struct rpc_call *call, void *broker)
+{
+	int64_t asked_ns = clock_now_ns();
+	struct broker *b = broker;
+
+	if (b->is_draining)
+		rpc_call_answer(call, rpc_fail_step(RPC_DRAINING, END_DRAINING, STEP_ASKED, NULL, 0,
+					  "%s is shutting down: ask again when it is back", b->conf.name));
+	else if (strcmp(rpc_call_request(call)->method, "requestConnection") == 0)
+		on_request_connection(b, call, asked_ns);
+	else
+		rpc_call_answer(call, rpc_fail(RPC_NO_METHOD, NULL, "method not found"));
+}
+
+struct broker *
+broker_new(const struct broker_conf *conf)
+{
+	struct broker *b = calloc(1, sizeof(*b));
+
+	if (b)
+		b->conf = *conf;
+	return b;
+}
+
+void
+broker_free(struct broker *b)
+{
+	free(b);
+}
+
+void
+broker_drain(struct broker *b)
+{
+	b->is_draining = true;
+}

@@ -1,0 +1,347 @@
+/* master.c - `proxy run public`: start, wiring, signals, stop
+ *
+ *   A's and B's hyper --JSON-RPC--> broker --sessions--> token table (workers read it)
+ *   workers --channel--> pool --> meet --> sessions, pairs
+ *
+ * Always true:
+ *  1. One loop, one thread: every state change of a token happens here, in order.
+ *  2. Nothing here waits: not for a peer, not for a worker, not for our hyper.
+ *  3. After the start only our own wrong memory (BUG) and a stop end the process.
+ *
+ * Not here: what each part does; see the files named above.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include "hyper/base/bug.h"
+#include "hyper/base/daemon.h"
+#include "hyper/base/log.h"
+#include "hyper/net/listen.h"
+#include "hyper/net/rpcclient.h"
+#include "hyper/net/rpcserver.h"
+#include "hyper/proxy/programs.h"
+#include "hyper/proxy/toktab.h"
+#include "proxy/master/broker.h"
+#include "proxy/master/meet.h"
+#include "proxy/master/pool.h"
+#include "proxy/master/session.h"
+
+#define BIT(s) (1u << (s))
+
+/* Descriptors of the master besides parked sockets */
+#define FDS_OWN        64  /* standard ones, loop, table, listeners, libraries */
+#define FDS_PER_WORKER 260 /* its channel, its start, sockets between PAIR and PAIRED (meet.c) */
+#define FDS_PER_CONN   2   /* a JSON-RPC connection and the call to our hyper made for it */
+#define PARKED_MIN     16  /* with less room than this a start makes no sense */
+#define PIDS_MAX       1024
+
+#define MASTER_STATES(X)                                        \
+	X(STARTING, BIT(MASTER_SERVING) | BIT(MASTER_STOPPING)) \
+	X(SERVING, BIT(MASTER_STOPPING))                        \
+	X(STOPPING, 0)
+
+enum master_state {
+#define X(n, to) MASTER_##n,
+	MASTER_STATES(X)
+#undef X
+	    MASTER_STATE_MAX
+};
+
+static const struct {
+	const char *name;
+	unsigned to;
+} master_tab[] = {
+#define X(n, to) { #n, to },
+	MASTER_STATES(X)
+#undef X
+};
+
+struct master {
+	const struct conf_proxy_public *conf;
+	enum log_level log_level;
+	enum master_state state;
+	struct daemon *daemon;
+	struct listeners listeners;
+	char endpoint[HOSTPORT_MAX];
+	size_t max_parked;
+	struct toktab *table;
+	struct sessions *sessions;
+	struct meet *meet;
+	struct pool *pool;
+	struct broker *broker;
+	struct rpc_client *client;
+	struct rpc_server *server;
+};
+
+/* The only place that writes m->state. */
+static void
+master_enter(struct master *m, enum master_state to, const char *why)
+{
+	BUG_ON(!(master_tab[m->state].to & BIT(to)));
+	log_debug("master_state", "%s>%s why=\"%s\"", master_tab[m->state].name, master_tab[to].name, why);
+	m->state = to;
+}
+
+/* --- wiring --- */
+
+static int
+on_message(struct slot *s, const struct chan_msg *msg, int *fd, bool lost, void *arg)
+{
+	struct master *m = arg;
+
+	return meet_on_message(m->meet, s, msg, fd, lost);
+}
+
+static void
+on_lost(struct slot *s, void *arg)
+{
+	struct master *m = arg;
+
+	meet_on_lost(m->meet, s);
+}
+
+static void
+on_ready(void *arg)
+{
+	struct master *m = arg;
+	char pids[PIDS_MAX];
+
+	if (m->state != MASTER_STARTING)
+		return;
+	master_enter(m, MASTER_SERVING, "all workers serve");
+	pool_pids(m->pool, pids, sizeof(pids));
+	daemon_ready("port=%u jsonrpc_port=%u endpoint=%s workers=%s", (unsigned)m->listeners.port,
+	    (unsigned)rpc_server_port(m->server), m->endpoint, pids);
+}
+
+static void
+on_empty(void *arg)
+{
+	struct master *m = arg;
+
+	log_info("stopped", "code=%d", EXIT_OK);
+	daemon_stop(m->daemon, EXIT_OK);
+}
+
+static void
+on_tick(void *arg)
+{
+	struct master *m = arg;
+
+	meet_on_tick(m->meet);
+}
+
+static const struct pool_ops pool_ops = { on_message, on_lost, on_ready, on_empty, on_tick };
+
+static void
+master_stop(struct master *m, bool now)
+{
+	if (m->state != MASTER_STOPPING) {
+		master_enter(m, MASTER_STOPPING, "signal");
+		log_info("stopping", "deadline_ms=%d", now ? 0 : POOL_STOP_MS);
+		broker_drain(m->broker);
+		sessions_end_all(m->sessions, END_STOPPED);
+		pool_stop(m->pool, now);
+		listeners_close(&m->listeners);
+	} else if (now) {
+		pool_stop(m->pool, true);
+	}
+}
+
+static void
+on_signal(enum daemon_signal sig, void *arg)
+{
+	struct master *m = arg;
+
+	switch (sig) {
+	case DAEMON_STOP:
+	case DAEMON_STOP_NOW: master_stop(m, sig == DAEMON_STOP_NOW); break;
+	case DAEMON_RELOAD:
+		log_warn(
+		    "reload", "ignored: this version reads its settings at the start only; restart to apply changes");
+		break;
+	case DAEMON_REOPEN:
+		log_info("reopen", "ignored: the log goes to standard error, there is no file to open again");
+		break;
+	case DAEMON_CHILD: pool_reap(m->pool); break;
+	}
+}
+
+/* --- start --- */
+
+/* How many sockets may be parked; the sum is shown where it is too much. 0 or -EMFILE. */
+static int
+check_limits(struct master *m)
+{
+	const struct conf_proxy_public *c = m->conf;
+	size_t fixed =
+	    FDS_OWN + (size_t)FDS_PER_WORKER * c->workers + (size_t)FDS_PER_CONN * c->rpc_server->max_connections;
+	struct rlimit rl = { 0 };
+	size_t limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
+		return -errno;
+	limit = rl.rlim_cur > SIZE_MAX ? SIZE_MAX : (size_t)rl.rlim_cur;
+	if (limit < fixed + PARKED_MIN) {
+		log_error("descriptors",
+		    "limit=%zu needed=%zu why=\"%d own + %u workers x %d + %u JSON-RPC connections x %d + %d parked: "
+		    "raise LimitNOFILE (ulimit -n) or lower public.jsonrpc_server.max_connections or public.workers\"",
+		    limit, fixed + PARKED_MIN, FDS_OWN, c->workers, FDS_PER_WORKER, c->rpc_server->max_connections,
+		    FDS_PER_CONN, PARKED_MIN);
+		return -EMFILE;
+	}
+	m->max_parked = limit - fixed < c->table_slots ? limit - fixed : c->table_slots;
+	log_info("descriptors", "limit=%zu reserved=%zu parked_max=%zu table_slots=%zu", limit, fixed, m->max_parked,
+	    c->table_slots);
+	return 0;
+}
+
+/* internal_endpoint, verbatim; with port 0 (a test's) the port that we got. */
+static void
+set_endpoint(struct master *m)
+{
+	const char *text = m->conf->internal_endpoint;
+	size_t len = strlen(text);
+
+	snprintf(m->endpoint, sizeof(m->endpoint), "%s", text);
+	if (len > 2 && len < sizeof(m->endpoint) - 8 && strcmp(text + len - 2, ":0") == 0)
+		snprintf(m->endpoint + len - 1, sizeof(m->endpoint) - len + 1, "%u", (unsigned)m->listeners.port);
+}
+
+static int
+open_endpoint(struct master *m, char err[LISTEN_ERR_MAX])
+{
+	int rc = listeners_open(m->conf->internal_bind_address, &m->listeners, err), off = 0;
+	size_t i;
+
+	if (rc < 0)
+		return rc;
+	/* Data of a SYN may be delivered twice (faults.md); some systems switch it on for all listeners. */
+	for (i = 0; i < m->listeners.n; i++)
+		(void)setsockopt(m->listeners.fd[i], IPPROTO_TCP, TCP_FASTOPEN, &off, sizeof(off));
+	set_endpoint(m);
+	return 0;
+}
+
+static int
+start_broker(struct master *m, char err[LISTEN_ERR_MAX])
+{
+	const struct conf_proxy_public *c = m->conf;
+	struct event_base *base = daemon_base(m->daemon);
+	struct broker_conf bc = { .name = c->name,
+		.endpoint = m->endpoint,
+		.token_timeout_ms = c->token_timeout_ms,
+		.call_timeout_ms = c->call_timeout_ms };
+	int rc;
+
+	_Static_assert(
+	    RPC_CLIENT_ERR_MAX <= LISTEN_ERR_MAX && RPC_SERVER_ERR_MAX <= LISTEN_ERR_MAX, "one buffer for all");
+	rc = rpc_client_new(base, c->rpc_client, &m->client, err);
+	if (rc < 0)
+		return rc;
+	bc.client = m->client;
+	bc.sessions = m->sessions;
+	m->broker = broker_new(&bc);
+	if (!m->broker)
+		return -ENOMEM;
+	return rpc_server_new(base, c->rpc_server, c->name, broker_on_call, m->broker, &m->server, err);
+}
+
+/* sessions_on_end: the broker is made after the sessions it uses. */
+static void
+on_session_end(struct session *s, enum end_reason reason, void *arg)
+{
+	struct master *m = arg;
+
+	broker_on_session_end(s, reason, m->broker);
+}
+
+static int
+start_pool(struct master *m)
+{
+	const struct conf_proxy_public *c = m->conf;
+	struct pool_conf pc = { .workers = c->workers, .table_fd = toktab_fd(m->table), .listeners = &m->listeners };
+
+	m->meet = meet_new(m->sessions, c->max_pairs);
+	if (!m->meet)
+		return -ENOMEM;
+	pc.settings = (struct chan_settings){ .accept_timeout_ms = (uint64_t)c->accept_timeout_ms,
+		.max_unauthenticated = c->max_unauthenticated,
+		.max_pairs = c->max_pairs,
+		.pipe_size = c->pipe_size,
+		.copy_mode = c->copy_mode,
+		.log_level = (uint8_t)m->log_level };
+	return pool_new(daemon_base(m->daemon), &pc, &pool_ops, m, &m->pool);
+}
+
+/* An exit code. */
+static int
+master_start(struct master *m)
+{
+	char err[LISTEN_ERR_MAX] = "";
+	const char *what = "limits";
+	int rc = check_limits(m);
+
+	if (rc == 0) {
+		what = "public.internal_bind_address";
+		rc = open_endpoint(m, err);
+	}
+	if (rc == 0) {
+		what = "token table";
+		rc = toktab_new(m->conf->table_slots, &m->table);
+	}
+	if (rc == 0)
+		rc = sessions_new(daemon_base(m->daemon), m->table, m->max_parked, on_session_end, m, &m->sessions);
+	if (rc == 0) {
+		what = "JSON-RPC";
+		rc = start_broker(m, err);
+	}
+	if (rc == 0) {
+		what = "workers";
+		rc = start_pool(m);
+	}
+	if (rc == 0)
+		return EXIT_OK;
+	log_error("start", "what=\"%s\" err=\"%s\"", what, err[0] ? err : strerror(-rc));
+	return rc == -EINVAL || rc == -ENOENT || rc == -EMFILE ? EXIT_SETTINGS : EXIT_UNAVAILABLE;
+}
+
+static void
+master_fini(struct master *m)
+{
+	if (m->broker && m->sessions)
+		sessions_end_all(m->sessions, END_STOPPED);
+	meet_free(m->meet); /* pairs point at slots */
+	pool_free(m->pool);
+	rpc_client_free(m->client); /* the calls in flight still point at the broker's asks */
+	rpc_server_free(m->server);
+	broker_free(m->broker);
+	sessions_free(m->sessions);
+	toktab_free(m->table);
+	listeners_close(&m->listeners);
+	daemon_free(m->daemon);
+}
+
+int
+proxy_master_run(const struct conf_proxy *conf)
+{
+	struct master m = { .conf = conf->public, .log_level = conf->log_level };
+	int code;
+
+	if (daemon_new(on_signal, &m, &m.daemon) < 0) {
+		log_error("start", "what=loop err=\"%s\"", strerror(errno));
+		return EXIT_FAIL;
+	}
+	code = master_start(&m);
+	if (code == EXIT_OK)
+		code = daemon_run(m.daemon);
+	master_fini(&m);
+	return code;
+}

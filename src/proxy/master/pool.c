@@ -1,0 +1,505 @@
+/* pool.c - the worker slots: one state machine for each process
+ *
+ * Always true:
+ *  1. A slot in IDLE has no process and no channel; in every other state it has
+ *     a pid that waitpid() has not returned yet, so a signal to it can only
+ *     reach our own child.
+ *  2. A message outside of its row in `rules` costs the worker its life.
+ *  3. A worker that keeps dying is started less and less often: 0.1 s doubling
+ *     to 30 s, back to 0.1 s once one lived for LIVED_MS.
+ *  4. on_lost comes once for each process, after all that it had sent.
+ *
+ * The heartbeat is judged by our own ticks, not by its age: after the master or
+ * the whole machine stood still, an old beat says nothing about the worker.
+ *
+ * Not here: what ARRIVED, PAIRED and ENDED mean (meet.c).
+ */
+#include "proxy/master/pool.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include <event2/event.h>
+
+#include "hyper/base/bug.h"
+#include "hyper/base/clock.h"
+#include "hyper/base/fd.h"
+#include "hyper/base/log.h"
+#include "proxy/master/chan.h"
+#include "proxy/master/spawn.h"
+
+#define BIT(s) (1u << (s))
+
+#define BACKOFF_MIN_MS 100
+#define BACKOFF_MAX_MS 30000
+#define LIVED_MS       10000 /* a life that resets the back-off */
+#define READY_MS       15000 /* from fork to READY; an ASan build on a busy machine needs 2 s */
+
+/* faults.md says warn at 1 s and kill at 3 s. A worker beats once a second, so
+ * a beat may honestly be 1 s old: the limits are one beat later. */
+#define TICK_MS    500
+#define WARN_TICKS 4 /* 2.0 s */
+#define KILL_TICKS 8 /* 4.0 s */
+
+#define SLOT_STATES(X)                                                                          \
+	X(IDLE, BIT(SLOT_STARTING))                                                             \
+	X(STARTING, BIT(SLOT_SERVING) | BIT(SLOT_STOPPING) | BIT(SLOT_DOOMED) | BIT(SLOT_IDLE)) \
+	X(SERVING, BIT(SLOT_STOPPING) | BIT(SLOT_DOOMED) | BIT(SLOT_IDLE))                      \
+	X(STOPPING, BIT(SLOT_DOOMED) | BIT(SLOT_IDLE))                                          \
+	X(DOOMED, BIT(SLOT_IDLE))
+
+enum slot_state {
+#define X(n, to) SLOT_##n,
+	SLOT_STATES(X)
+#undef X
+	    SLOT_STATE_MAX
+};
+
+static const struct {
+	const char *name;
+	unsigned to;
+} slot_tab[] = {
+#define X(n, to) { #n, to },
+	SLOT_STATES(X)
+#undef X
+};
+
+struct slot {
+	struct pool *pool;
+	unsigned no;
+	uint32_t gen; /* of the process that lives or lived last; 0 before the first */
+	enum slot_state state;
+	pid_t pid;                        /* 0 in IDLE */
+	struct chan *chan;                /* NULL in IDLE, and once the worker closed it or was wrong */
+	const struct worker_stats *stats; /* NULL in IDLE */
+	uint64_t beat;                    /* last heartbeat seen */
+	unsigned ticks;                   /* since it changed */
+	int64_t started_ms;
+	int64_t backoff_ms;
+	struct event *timer; /* IDLE: start; STARTING: READY is late; STOPPING: the end is late */
+};
+
+struct pool {
+	struct event_base *base;
+	struct pool_conf conf;
+	const struct pool_ops *ops;
+	void *arg;
+	struct event *tick;
+	bool was_ready;   /* on_ready was called */
+	bool is_stopping; /* no process is started any more */
+	bool was_empty;   /* on_empty was called */
+	struct slot slots[];
+};
+
+/* The only place that writes s->state. */
+static void
+slot_enter(struct slot *s, enum slot_state to, const char *why)
+{
+	BUG_ON(!(slot_tab[s->state].to & BIT(to)));
+	log_debug("worker_state", "worker=%u gen=%u pid=%d %s>%s why=\"%s\"", s->no, s->gen, (int)s->pid,
+	    slot_tab[s->state].name, slot_tab[to].name, why);
+	s->state = to;
+	evtimer_del(s->timer);
+}
+
+static void
+slot_arm(struct slot *s, int64_t ms)
+{
+	const struct timeval tv = { ms / 1000, ms % 1000 * 1000 };
+
+	if (evtimer_add(s->timer, &tv) < 0)
+		log_error("timer", "worker=%u why=\"out of memory\"", s->no);
+}
+
+void
+slot_doom(struct slot *s, const char *why)
+{
+	if (s->state == SLOT_IDLE || s->state == SLOT_DOOMED)
+		return;
+	log_error("worker_killed", "worker=%u pid=%d gen=%u why=\"%s\"", s->no, (int)s->pid, s->gen, why);
+	kill(s->pid, SIGKILL);
+	slot_enter(s, SLOT_DOOMED, why);
+}
+
+/* --- messages --- */
+
+static int
+on_ready_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
+{
+	struct pool *p = s->pool;
+	unsigned i;
+
+	(void)fd;
+	(void)lost;
+	if (m->pid != (uint32_t)s->pid)
+		return -EPROTO;
+	slot_enter(s, SLOT_SERVING, "READY");
+	log_info("worker_ready", "worker=%u pid=%d gen=%u ms=%lld", s->no, (int)s->pid, s->gen,
+	    (long long)(clock_now_ms() - s->started_ms));
+	for (i = 0; i < p->conf.workers; i++)
+		if (p->slots[i].state != SLOT_SERVING)
+			return 0;
+	if (!p->was_ready) {
+		p->was_ready = true;
+		p->ops->on_ready(p->arg);
+	}
+	return 0;
+}
+
+static int
+on_upper_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
+{
+	return s->pool->ops->on_message(s, m, fd, lost, s->pool->arg);
+}
+
+/* What a worker may say, and when (docs/ipc.md). DOOMED: it said so before it died. */
+#define ALIVE (BIT(SLOT_SERVING) | BIT(SLOT_STOPPING) | BIT(SLOT_DOOMED))
+static const struct rule {
+	enum chan_type type;
+	unsigned from; /* bits of slot_state */
+	int (*serve)(struct slot *, const struct chan_msg *, int *fd, bool lost);
+} rules[] = {
+	{ CHAN_READY, BIT(SLOT_STARTING), on_ready_msg },
+	{ CHAN_ARRIVED, ALIVE, on_upper_msg },
+	{ CHAN_PAIRED, ALIVE, on_upper_msg },
+	{ CHAN_ENDED, ALIVE, on_upper_msg },
+};
+
+static int
+on_message(const struct chan_msg *m, int *fd, bool lost, void *arg)
+{
+	struct slot *s = arg;
+	size_t i;
+
+	/* Each process has a channel of its own, so no older generation can speak here. */
+	if (m->gen != s->gen)
+		return -EPROTO;
+	for (i = 0; i < ARRAY_LEN(rules); i++)
+		if (rules[i].type == m->type)
+			return rules[i].from & BIT(s->state) ? rules[i].serve(s, m, fd, lost) : -EPROTO;
+	/* A worker that was told to stop while it started says READY late. */
+	return m->type == CHAN_READY && s->state == SLOT_STOPPING ? 0 : -EPROTO;
+}
+
+static void
+on_chan_end(const char *why, void *arg)
+{
+	struct slot *s = arg;
+
+	chan_free(s->chan);
+	s->chan = NULL;
+	if (why) {
+		slot_doom(s, why);
+	} else if (s->state == SLOT_STARTING || s->state == SLOT_SERVING) {
+		/* It is dead most likely, which waitpid() will tell; one that lives without a channel is of no use. */
+		kill(s->pid, SIGKILL);
+		slot_enter(s, SLOT_DOOMED, "channel closed");
+	}
+}
+
+static const struct chan_ops chan_ops = { on_message, on_chan_end };
+
+/* --- processes --- */
+
+static void
+slot_fini(struct slot *s)
+{
+	chan_free(s->chan);
+	s->chan = NULL;
+	spawn_stats_free(s->stats);
+	s->stats = NULL;
+}
+
+/* Channel, stats page and process; on failure nothing of it is left. */
+static int
+slot_spawn(struct slot *s)
+{
+	struct pool *p = s->pool;
+	struct spawn spawn = { .slot = s->no, .gen = s->gen + 1, .table_fd = p->conf.table_fd, .stats_fd = -1 };
+	int pair[2] = { -1, -1 }, rc;
+	pid_t pid;
+
+	spawn.listeners = p->conf.listeners;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	spawn.channel_fd = pair[1];
+	s->chan = chan_new(p->base, pair[0], &chan_ops, s);
+	rc = s->chan ? spawn_stats_new(&spawn.stats_fd, &s->stats) : -ENOMEM;
+	if (rc == 0)
+		rc = spawn_worker(&spawn, &pid);
+	fd_close(&spawn.stats_fd);
+	fd_close(&pair[1]);
+	if (rc < 0) {
+		slot_fini(s);
+		return rc;
+	}
+	s->gen++;
+	s->pid = pid;
+	return 0;
+}
+
+static void
+slot_start(struct slot *s)
+{
+	struct chan_msg m = { .type = CHAN_SETTINGS, .settings = s->pool->conf.settings };
+	int rc = slot_spawn(s);
+
+	if (rc < 0) {
+		log_error("worker_not_started", "worker=%u err=\"%s\" retry_ms=%lld", s->no, strerror(-rc),
+		    (long long)s->backoff_ms);
+		slot_arm(s, s->backoff_ms);
+		s->backoff_ms = s->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : s->backoff_ms * 2;
+		return;
+	}
+	s->started_ms = clock_now_ms();
+	s->beat = 0;
+	s->ticks = 0;
+	slot_enter(s, SLOT_STARTING, "fork");
+	slot_arm(s, READY_MS);
+	slot_post(s, &m, -1);
+}
+
+static void
+on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct slot *s = arg;
+
+	(void)fd;
+	(void)what;
+	if (s->state == SLOT_IDLE)
+		slot_start(s);
+	else if (s->state == SLOT_STARTING)
+		slot_doom(s, "no READY in time");
+	else if (s->state == SLOT_STOPPING)
+		slot_doom(s, "did not stop in time");
+}
+
+static void
+check_empty(struct pool *p)
+{
+	unsigned i;
+
+	for (i = 0; i < p->conf.workers; i++)
+		if (p->slots[i].state != SLOT_IDLE)
+			return;
+	if (p->is_stopping && !p->was_empty) {
+		p->was_empty = true;
+		p->ops->on_empty(p->arg);
+	}
+}
+
+static void
+slot_reaped(struct slot *s, int status)
+{
+	struct pool *p = s->pool;
+	int64_t lived = clock_now_ms() - s->started_ms;
+
+	if (s->chan)
+		chan_drain(s->chan);
+	p->ops->on_lost(s, p->arg);
+	log_line(p->is_stopping ? LOG_LVL_INFO : LOG_LVL_WARN, "worker_exited", "worker=%u pid=%d gen=%u %s=%d ms=%lld",
+	    s->no, (int)s->pid, s->gen, WIFSIGNALED(status) ? "signal" : "status",
+	    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), (long long)lived);
+	s->pid = 0;
+	slot_fini(s);
+	slot_enter(s, SLOT_IDLE, "exited");
+	if (p->is_stopping)
+		return;
+	if (lived >= LIVED_MS)
+		s->backoff_ms = BACKOFF_MIN_MS;
+	slot_arm(s, s->backoff_ms);
+	s->backoff_ms = s->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : s->backoff_ms * 2;
+}
+
+void
+pool_reap(struct pool *p)
+{
+	unsigned i;
+	int status;
+
+	for (i = 0; i < p->conf.workers; i++) {
+		struct slot *s = &p->slots[i];
+
+		if (s->pid > 0 && waitpid(s->pid, &status, WNOHANG) == s->pid)
+			slot_reaped(s, status);
+	}
+	check_empty(p);
+}
+
+/* --- heartbeat --- */
+
+static void
+slot_check_beat(struct slot *s)
+{
+	uint64_t beat = __atomic_load_n(&s->stats->heartbeat_ns, __ATOMIC_RELAXED);
+
+	if (beat != s->beat) {
+		if (s->ticks >= WARN_TICKS)
+			log_info("worker_awake", "worker=%u pid=%d gen=%u", s->no, (int)s->pid, s->gen);
+		s->beat = beat;
+		s->ticks = 0;
+		return;
+	}
+	s->ticks++;
+	if (s->ticks == WARN_TICKS)
+		log_warn(
+		    "worker_silent", "worker=%u pid=%d gen=%u ms=%d", s->no, (int)s->pid, s->gen, WARN_TICKS * TICK_MS);
+	if (s->ticks >= KILL_TICKS)
+		slot_doom(s, "no heartbeat");
+}
+
+static void
+on_tick(evutil_socket_t fd, short what, void *arg)
+{
+	struct pool *p = arg;
+	unsigned i;
+
+	(void)fd;
+	(void)what;
+	for (i = 0; i < p->conf.workers; i++)
+		if (p->slots[i].state == SLOT_SERVING)
+			slot_check_beat(&p->slots[i]);
+	p->ops->on_tick(p->arg);
+}
+
+/* --- the pool --- */
+
+static int
+pool_init(struct pool *p)
+{
+	const struct timeval tv = { 0, TICK_MS * 1000 };
+	unsigned i;
+
+	p->tick = event_new(p->base, -1, EV_PERSIST, on_tick, p);
+	if (!p->tick || event_add(p->tick, &tv) < 0)
+		return -ENOMEM;
+	for (i = 0; i < p->conf.workers; i++) {
+		struct slot *s = &p->slots[i];
+
+		s->pool = p;
+		s->no = i;
+		s->backoff_ms = BACKOFF_MIN_MS;
+		s->timer = evtimer_new(p->base, on_timer, s);
+		if (!s->timer)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int
+pool_new(
+    struct event_base *base, const struct pool_conf *conf, const struct pool_ops *ops, void *arg, struct pool **ret)
+{
+	struct pool *p = calloc(1, sizeof(*p) + conf->workers * sizeof(p->slots[0]));
+	unsigned i;
+
+	if (!p)
+		return -ENOMEM;
+	p->base = base;
+	p->conf = *conf;
+	p->ops = ops;
+	p->arg = arg;
+	if (pool_init(p) < 0) {
+		pool_free(p);
+		return -ENOMEM;
+	}
+	for (i = 0; i < conf->workers; i++)
+		slot_start(&p->slots[i]);
+	*ret = p;
+	return 0;
+}
+
+void
+pool_free(struct pool *p)
+{
+	unsigned i;
+
+	if (!p)
+		return;
+	for (i = 0; i < p->conf.workers; i++) {
+		struct slot *s = &p->slots[i];
+
+		if (s->pid > 0) {
+			kill(s->pid, SIGKILL);
+			waitpid(s->pid, NULL, 0);
+		}
+		slot_fini(s);
+		if (s->timer)
+			event_free(s->timer);
+	}
+	if (p->tick)
+		event_free(p->tick);
+	free(p);
+}
+
+void
+pool_stop(struct pool *p, bool now)
+{
+	struct chan_msg m = { .type = CHAN_STOP };
+	unsigned i;
+
+	p->is_stopping = true;
+	for (i = 0; i < p->conf.workers; i++) {
+		struct slot *s = &p->slots[i];
+
+		if (s->state == SLOT_IDLE) {
+			evtimer_del(s->timer);
+		} else if (now) {
+			slot_doom(s, "stop now");
+		} else if (s->state == SLOT_STARTING || s->state == SLOT_SERVING) {
+			slot_enter(s, SLOT_STOPPING, "stop");
+			slot_arm(s, POOL_STOP_MS);
+			slot_post(s, &m, -1);
+		}
+	}
+	check_empty(p);
+}
+
+void
+pool_pids(const struct pool *p, char *ret, size_t cap)
+{
+	size_t len = 0;
+	unsigned i;
+
+	ret[0] = '\0';
+	for (i = 0; i < p->conf.workers && len + 16 < cap; i++)
+		if (p->slots[i].pid > 0)
+			len += (size_t)snprintf(ret + len, cap - len, "%s%d", len ? "," : "", (int)p->slots[i].pid);
+}
+
+unsigned
+slot_no(const struct slot *s)
+{
+	return s->no;
+}
+
+uint32_t
+slot_gen(const struct slot *s)
+{
+	return s->gen;
+}
+
+void
+slot_post(struct slot *s, struct chan_msg *m, int pass_fd)
+{
+	m->gen = s->gen;
+	if (s->chan)
+		chan_post(s->chan, m, pass_fd);
+}
+
+bool
+slot_has_queued(const struct slot *s, int pass_fd)
+{
+	return s->chan && chan_has_queued(s->chan, pass_fd);
+}
+
+bool
+slot_is_ending(const struct slot *s)
+{
+	return s->state != SLOT_SERVING;
+}

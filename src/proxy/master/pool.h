@@ -1,0 +1,76 @@
+/* pool.h - the worker slots: starting, watching, replacing and stopping worker processes
+ *
+ *   IDLE --fork--> STARTING --READY--> SERVING --stop--> STOPPING
+ *    ^                |                   |                 |
+ *    |                `-- late, wrong, no heartbeat, late --+--> DOOMED (SIGKILL sent)
+ *    `----------------------- waitpid says it is gone ----------'
+ */
+#ifndef HYPER_PROXY_MASTER_POOL_H
+#define HYPER_PROXY_MASTER_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "hyper/base/attr.h"
+#include "hyper/net/listen.h"
+#include "hyper/wire/chanmsg.h"
+
+struct event_base;
+struct pool;
+struct slot;
+
+struct pool_conf {
+	unsigned workers;
+	int table_fd;                      /* borrowed until pool_free() */
+	const struct listeners *listeners; /* borrowed until pool_free() or pool_stop() */
+	struct chan_settings settings;
+};
+
+struct pool_ops {
+	/* ARRIVED, PAIRED or ENDED. *fd as in chan_ops. 0, or -EPROTO: this worker
+	 * is wrong and gets killed. */
+	int (*on_message)(struct slot *, const struct chan_msg *, int *fd, bool lost, void *arg);
+	/* The process is gone, everything it had sent was delivered before. */
+	void (*on_lost)(struct slot *, void *arg);
+	/* Once: every slot serves. */
+	void (*on_ready)(void *arg);
+	/* Once, after pool_stop(): the last process is gone. */
+	void (*on_empty)(void *arg);
+	/* Every half second, for what else has deadlines. */
+	void (*on_tick)(void *arg);
+};
+
+/* Starts the workers. 0 with *ret taken, or -errno untouched. */
+int pool_new(
+    struct event_base *, const struct pool_conf *, const struct pool_ops *, void *arg, struct pool **ret) ATTR_MUST_USE;
+
+/* Kills and reaps what is left. NULL is fine. */
+void pool_free(struct pool *);
+
+/* A child may have ended: waitpid for each slot. */
+void pool_reap(struct pool *);
+
+/* STOP to all, SIGKILL after POOL_STOP_MS, at once with `now`. on_empty follows, from
+ * the loop or, without any process, before this returns. */
+#define POOL_STOP_MS 2000
+void pool_stop(struct pool *, bool now);
+
+/* "pid,pid,..." of the living workers. */
+void pool_pids(const struct pool *, char *ret, size_t cap);
+
+/* Number of the slot in all logs, and its generation. */
+unsigned slot_no(const struct slot *);
+uint32_t slot_gen(const struct slot *);
+
+/* A message to the worker; nothing when it is gone. pass_fd as in chan_post(). */
+void slot_post(struct slot *, struct chan_msg *, int pass_fd);
+bool slot_has_queued(const struct slot *, int pass_fd);
+
+/* Is it told to stop or worse? Then it must not get anything new. */
+bool slot_is_ending(const struct slot *);
+
+/* This worker is wrong or does not answer: SIGKILL. */
+void slot_doom(struct slot *, const char *why);
+
+#endif

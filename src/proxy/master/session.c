@@ -1,0 +1,327 @@
+/* session.c - one token's life, beside its record in the table
+ *
+ * Always true:
+ *  1. A session is in `by_slot` exactly while its record is in the table; so
+ *     records in use = issued + parked = sessions in those two states.
+ *  2. The token's time counts from its creation. One timer, set to the table's
+ *     next deadline, ends it, whatever became of the call to B.
+ *  3. Each session ends once: a `paired` line or an `unpaired` line with its reason.
+ *  4. The token itself is not kept here, and no line shows it.
+ *
+ * Not here: who may meet whom (meet.c), the answer to A (broker.c).
+ */
+#include "proxy/master/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <event2/event.h>
+
+#include "hyper/base/bug.h"
+#include "hyper/base/clock.h"
+#include "hyper/base/fd.h"
+#include "hyper/base/log.h"
+#include "hyper/net/listen.h"
+#include "proxy/master/park.h"
+
+#define BIT(s)     (1u << (s))
+#define NS_PER_MS  1000000
+#define NS_PER_SEC 1000000000
+
+static const struct {
+	const char *name;
+	unsigned to;
+} session_tab[] = {
+#define X(n, to) { #n, to },
+	SESSION_STATES(X)
+#undef X
+};
+
+struct sessions {
+	struct toktab *table;
+	struct park *park;
+	struct event *expiry;
+	size_t max_parked, n_parked, n_slots;
+	sessions_on_end on_end;
+	void *arg;
+	struct session *by_slot[];
+};
+
+static void
+session_free(struct session *s)
+{
+	free(s->from);
+	free(s->to);
+	free(s);
+}
+
+/* The only place that writes s->state; it keeps the table, the list and the watch in step. */
+static void
+session_enter(struct session *s, enum session_state to)
+{
+	struct sessions *all = s->all;
+
+	BUG_ON(!(session_tab[s->state].to & BIT(to)));
+	log_debug("session_state", "session=%s %s>%s", s->id, session_tab[s->state].name, session_tab[to].name);
+	if (s->state == SESSION_PARKED) {
+		park_remove(all->park, s->parked_fd);
+		all->n_parked--;
+	}
+	if (to == SESSION_PARKED) {
+		toktab_park(all->table, s->slot, s->parked_fd);
+		all->n_parked++;
+	} else {
+		toktab_release(all->table, s->slot);
+		all->by_slot[s->slot] = NULL;
+	}
+	s->state = to;
+}
+
+static void
+arm_expiry(struct sessions *all)
+{
+	int64_t next = toktab_next_deadline_ns(all->table), left = next - clock_now_ns();
+	struct timeval tv;
+
+	if (next == INT64_MAX) {
+		evtimer_del(all->expiry);
+		return;
+	}
+	/* rounded up: an early wake-up would find nothing expired and spin until the deadline */
+	left = left > 0 ? left + 999 : 0;
+	tv.tv_sec = left / NS_PER_SEC;
+	tv.tv_usec = left % NS_PER_SEC / 1000;
+	evtimer_add(all->expiry, &tv);
+}
+
+static void
+on_expiry(evutil_socket_t fd, short what, void *arg)
+{
+	struct sessions *all = arg;
+	struct toktab_rec rec;
+
+	(void)fd;
+	(void)what;
+	while (toktab_expired(all->table, clock_now_ns(), &rec)) {
+		BUG_ON(rec.slot >= all->n_slots || !all->by_slot[rec.slot]);
+		session_end(all->by_slot[rec.slot], END_EXPIRED);
+	}
+	arm_expiry(all);
+}
+
+static void
+on_gone(uint32_t key, int fd, void *arg)
+{
+	struct sessions *all = arg;
+	struct session *s = key < all->n_slots ? all->by_slot[key] : NULL;
+
+	BUG_ON(!s || s->parked_fd != fd);
+	session_end(s, END_PEER_GONE);
+}
+
+int
+sessions_new(struct event_base *base, struct toktab *table, size_t max_parked, sessions_on_end on_end, void *arg,
+    struct sessions **ret)
+{
+	size_t n = toktab_counts(table).slots;
+	struct sessions *all = calloc(1, sizeof(*all) + n * sizeof(all->by_slot[0]));
+	int rc;
+
+	if (!all)
+		return -ENOMEM;
+	all->table = table;
+	all->max_parked = max_parked;
+	all->n_slots = n;
+	all->on_end = on_end;
+	all->arg = arg;
+	all->expiry = evtimer_new(base, on_expiry, all);
+	rc = all->expiry ? park_new(base, on_gone, all, &all->park) : -ENOMEM;
+	if (rc < 0) {
+		sessions_free(all);
+		return rc;
+	}
+	*ret = all;
+	return 0;
+}
+
+void
+sessions_free(struct sessions *all)
+{
+	if (!all)
+		return;
+	park_free(all->park);
+	if (all->expiry)
+		event_free(all->expiry);
+	free(all);
+}
+
+static int
+session_insert(struct session *s, const struct session_new *n)
+{
+	struct toktab_rec rec = { .parked_fd = -1, .issued_ns = clock_now_ns() };
+	uint32_t gen;
+	int rc;
+
+	token_hash(n->token, rec.hash);
+	rec.deadline_ns = rec.issued_ns + n->life_ns;
+	snprintf(rec.from, sizeof(rec.from), "%s", n->from);
+	snprintf(rec.to, sizeof(rec.to), "%s", n->to);
+	snprintf(rec.channel, sizeof(rec.channel), "%s", n->channel);
+	rc = toktab_issue(s->all->table, &rec, &s->slot, &gen);
+	if (rc < 0)
+		return rc;
+	s->deadline_ns = rec.deadline_ns;
+	s->all->by_slot[s->slot] = s;
+	arm_expiry(s->all);
+	return 0;
+}
+
+int
+session_issue(struct sessions *all, const struct session_new *n, struct session **ret)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	int i, rc = -ENOMEM;
+
+	if (!s)
+		return rc;
+	s->all = all;
+	s->ask = n->ask;
+	s->asked_ns = n->asked_ns;
+	s->parked_fd = -1;
+	for (i = 0; i < BROKER_STEP_MAX; i++)
+		s->step_ns[i] = -1;
+	token_session(n->token, s->id);
+	s->from = strdup(n->from);
+	s->to = strdup(n->to);
+	if (s->from && s->to)
+		rc = session_insert(s, n);
+	if (rc < 0) {
+		session_free(s);
+		return rc;
+	}
+	s->step_ns[STEP_ASKED] = 0;
+	log_info(broker_step_word(STEP_ASKED), "session=%s from=%s to=%s channel=%s ms=0", s->id, s->from, s->to,
+	    n->channel);
+	session_step(s, STEP_ISSUED, "");
+	*ret = s;
+	return 0;
+}
+
+struct session *
+session_find(struct sessions *all, const uint8_t hash[32])
+{
+	struct toktab_rec rec;
+
+	/* -EAGAIN is for readers only: nobody writes while the writer looks */
+	if (toktab_find(all->table, hash, clock_now_ns(), &rec) < 0)
+		return NULL;
+	BUG_ON(rec.slot >= all->n_slots || !all->by_slot[rec.slot]);
+	return all->by_slot[rec.slot];
+}
+
+static void
+peer_text(int fd, char ret[HOSTPORT_MAX])
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+
+	snprintf(ret, HOSTPORT_MAX, "?");
+	if (getpeername(fd, (struct sockaddr *)&sa, &len) == 0)
+		sockaddr_text((struct sockaddr *)&sa, len, ret);
+}
+
+int
+session_park(struct session *s, int fd, unsigned worker)
+{
+	struct sessions *all = s->all;
+	char peer[HOSTPORT_MAX], more[HOSTPORT_MAX + 32];
+	int rc = all->n_parked < all->max_parked ? park_add(all->park, fd, s->slot) : -EBUSY;
+
+	if (rc < 0) {
+		fd_close(&fd);
+		return rc;
+	}
+	s->parked_fd = fd;
+	s->first_worker = worker;
+	session_enter(s, SESSION_PARKED);
+	peer_text(fd, peer);
+	snprintf(more, sizeof(more), " worker=%u peer=%s", worker, peer);
+	session_step(s, STEP_PARKED, more);
+	return 0;
+}
+
+int
+session_pair(struct session *s)
+{
+	int fd;
+
+	session_enter(s, SESSION_PAIRED);
+	fd = s->parked_fd;
+	s->parked_fd = -1;
+	session_step(s, STEP_PAIRED, "");
+	if (!s->ask)
+		session_free(s);
+	return fd;
+}
+
+void
+session_end(struct session *s, enum end_reason reason)
+{
+	struct sessions *all = s->all;
+
+	session_enter(s, SESSION_ENDED);
+	log_info("unpaired", "session=%s from=%s to=%s reason=%s ms=%.3f", s->id, s->from, s->to,
+	    end_reason_word(reason), (double)(clock_now_ns() - s->asked_ns) / NS_PER_MS);
+	fd_close(&s->parked_fd);
+	if (s->ask)
+		all->on_end(s, reason, all->arg);
+	else
+		session_free(s);
+}
+
+void
+sessions_end_all(struct sessions *all, enum end_reason reason)
+{
+	size_t i;
+
+	for (i = 0; i < all->n_slots; i++)
+		if (all->by_slot[i])
+			session_end(all->by_slot[i], reason);
+	arm_expiry(all);
+}
+
+void
+session_answered(struct session *s)
+{
+	BUG_ON(!s->ask);
+	s->ask = NULL;
+	if (s->state == SESSION_PAIRED || s->state == SESSION_ENDED)
+		session_free(s);
+}
+
+void
+session_step(struct session *s, enum broker_step step, const char *more)
+{
+	s->step_ns[step] = clock_now_ns() - s->asked_ns;
+	log_info(broker_step_word(step), "session=%s from=%s to=%s ms=%.3f%s", s->id, s->from, s->to,
+	    (double)s->step_ns[step] / NS_PER_MS, more);
+}
+
+size_t
+sessions_parked(const struct sessions *all)
+{
+	return all->n_parked;
+}
+
+int64_t
+sessions_retry_ms(const struct sessions *all)
+{
+	int64_t left = toktab_next_deadline_ns(all->table) - clock_now_ns();
+
+	if (left < NS_PER_MS)
+		return 1;
+	return left > (int64_t)60 * NS_PER_SEC ? 60000 : (left + NS_PER_MS - 1) / NS_PER_MS;
+}

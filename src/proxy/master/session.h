@@ -1,0 +1,94 @@
+/* session.h - one token's life: from requestConnection to the pair or another end
+ *
+ *   ISSUED --first socket--> PARKED --second socket--> PAIRED
+ *      `-------------------------`---- any reason ----> ENDED
+ *
+ * PAIRED and ENDED have no record in the table any more. A session is freed
+ * there, or, where A still waits for its answer, when that was given.
+ */
+#ifndef HYPER_PROXY_MASTER_SESSION_H
+#define HYPER_PROXY_MASTER_SESSION_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "hyper/base/attr.h"
+#include "hyper/base/words.h"
+#include "hyper/proxy/toktab.h"
+#include "hyper/wire/token.h"
+
+struct event_base;
+struct sessions;
+
+#define SESSION_STATES(X)                                   \
+	X(ISSUED, BIT(SESSION_PARKED) | BIT(SESSION_ENDED)) \
+	X(PARKED, BIT(SESSION_PAIRED) | BIT(SESSION_ENDED)) \
+	X(PAIRED, 0)                                        \
+	X(ENDED, 0)
+
+enum session_state {
+#define X(n, to) SESSION_##n,
+	SESSION_STATES(X)
+#undef X
+	    SESSION_STATE_MAX
+};
+
+struct session { /* written by session.c only */
+	struct sessions *all;
+	enum session_state state;
+	char id[SESSION_ID_MAX]; /* what logs and both ends show instead of the token */
+	char *from, *to;         /* operators A and B */
+	uint32_t slot;           /* in the table, while ISSUED or PARKED */
+	int parked_fd;           /* owned while PARKED, else -1 */
+	unsigned first_worker;   /* slot number of the worker that accepted it */
+	void *ask;               /* whose answer is owed; NULL once A was answered */
+	int64_t asked_ns, deadline_ns;
+	int64_t step_ns[BROKER_STEP_MAX]; /* since asked; -1 not reached */
+};
+
+/* The session ended without a pair, with A not answered yet: session_answered() is owed. */
+typedef void (*sessions_on_end)(struct session *, enum end_reason, void *arg);
+
+/* `table` is borrowed until sessions_free(). `max_parked`: sockets that we can
+ * afford to hold. 0 with *ret taken, or -errno untouched. */
+int sessions_new(struct event_base *, struct toktab *table, size_t max_parked, sessions_on_end, void *arg,
+    struct sessions **ret) ATTR_MUST_USE;
+/* All sessions must have ended. NULL is fine. */
+void sessions_free(struct sessions *);
+
+/* A new record. Names are copied. asked_ns: when the request had come. 0 with
+ * *ret borrowed until its end (`ask` set) or -ENOSPC (table full), -ENOMEM, -EEXIST untouched. */
+struct session_new {
+	const struct token *token; /* borrowed until return; only its hash and session id are kept */
+	const char *from, *to, *channel;
+	int64_t asked_ns;
+	int64_t life_ns; /* of the token, from now on */
+	void *ask;       /* whose answer is owed; never NULL */
+};
+int session_issue(struct sessions *, const struct session_new *, struct session **ret) ATTR_MUST_USE;
+
+/* The live session of a hash (expired is none), NULL when there is none. */
+struct session *session_find(struct sessions *, const uint8_t hash[32]);
+
+/* ISSUED -> PARKED: the socket is given, also on failure. 0, -EBUSY (too many parked), -errno. */
+int session_park(struct session *, int fd, unsigned worker) ATTR_MUST_USE;
+
+/* PARKED -> PAIRED: returns the parked socket (taken). The session may be freed by this. */
+int session_pair(struct session *);
+
+/* Any live state -> ENDED, logged; the parked socket is closed. May free it. */
+void session_end(struct session *, enum end_reason);
+void sessions_end_all(struct sessions *, enum end_reason);
+
+/* A has its answer (or nobody to give it to): frees a session that is over. */
+void session_answered(struct session *);
+
+/* One log line for a step, and its time for the timeline. `more` is further key=value text. */
+void session_step(struct session *, enum broker_step, const char *more);
+
+size_t sessions_parked(const struct sessions *);
+
+/* Milliseconds until the next token expires, for a retry hint; at least 1. */
+int64_t sessions_retry_ms(const struct sessions *);
+
+#endif
