@@ -1,0 +1,230 @@
+/* rpcserver.c - JSON-RPC over HTTP: listeners, who may connect, how many at once
+ *
+ * Always true:
+ *  1. At most conf->max_connections connections: at the cap the one that has been
+ *     silent longest between requests makes room; when all are at work, accepting
+ *     pauses and new ones wait in the kernel's queue.
+ *  2. Without descriptors or memory accepting pauses for ACCEPT_PAUSE_MS instead of
+ *     spinning.
+ *  3. A connection over a rate limit is accepted and closed at once, before TLS.
+ *
+ * Not here: one connection's life (rpcconn.c), methods (sd, server, proxy).
+ */
+#include "hyper/net/rpcserver.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "hyper/base/bug.h"
+#include "hyper/base/fd.h"
+#include "hyper/base/log.h"
+#include "net/rpcconn.h"
+
+#define ACCEPT_BATCH    32 /* then other events get their turn */
+#define ACCEPT_PAUSE_MS 100
+#define RATE_ADDRESSES  4096
+
+/* The only place that writes srv->accepting. */
+static void
+accepting_set(struct rpc_server *srv, bool on)
+{
+	size_t i;
+
+	if (srv->accepting == on)
+		return;
+	srv->accepting = on;
+	for (i = 0; i < srv->listeners.n; i++) {
+		if (on)
+			event_add(srv->accept_ev[i], NULL);
+		else
+			event_del(srv->accept_ev[i]);
+	}
+}
+
+static void
+accepting_pause(struct rpc_server *srv, const char *why)
+{
+	struct timeval tv = { .tv_usec = ACCEPT_PAUSE_MS * 1000 };
+	static struct log_limit limit;
+
+	log_limited(&limit, LOG_LVL_WARN, "accept", "err=paused why=\"%s\"", why);
+	accepting_set(srv, false);
+	event_add(srv->resume_ev, &tv);
+}
+
+static void
+on_resume(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	accepting_set(arg, true);
+}
+
+void
+rpc_server_on_gone(struct rpc_server *srv)
+{
+	/* a pause for want of descriptors ends by its timer only */
+	if (srv->resume_ev != NULL && !evtimer_pending(srv->resume_ev, NULL))
+		accepting_set(srv, true);
+}
+
+/* True when one more connection has room. */
+static bool
+make_room(struct rpc_server *srv)
+{
+	static struct log_limit limit;
+
+	if (srv->n_conns < srv->conf->max_connections)
+		return true;
+	if (!TAILQ_EMPTY(&srv->idle)) {
+		rpc_conn_free(TAILQ_FIRST(&srv->idle), "made room for a new connection");
+		return true;
+	}
+	log_limited(&limit, LOG_LVL_WARN, "accept",
+	    "err=full why=\"all %u connections are at work, new ones wait; see max_connections\"",
+	    srv->conf->max_connections);
+	accepting_set(srv, false);
+	return false;
+}
+
+/* False: stop accepting for now. */
+static bool
+accept_one(struct rpc_server *srv, int listen_fd)
+{
+	static struct log_limit limit;
+	struct sockaddr_storage peer = { .ss_family = AF_UNSPEC };
+	struct sockaddr *sa = (struct sockaddr *)(void *)&peer;
+	socklen_t len = sizeof(peer);
+	char text[HOSTPORT_MAX];
+	int fd;
+
+	if (!make_room(srv))
+		return false;
+	fd = fd_accept(listen_fd);
+	if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) {
+		accepting_pause(srv, strerror(-fd));
+		return false;
+	}
+	if (fd < 0) /* the peer may be gone already, others are waiting behind it */
+		return fd != -EAGAIN && fd != -EWOULDBLOCK;
+	if (getpeername(fd, sa, &len) != 0) {
+		fd_close(&fd);
+		return true;
+	}
+	if (!ratelimit_permits(srv->rates, sa)) {
+		sockaddr_text(sa, len, text);
+		log_limited(
+		    &limit, LOG_LVL_INFO, "accept", "err=rate peer=%s why=\"over tcp_rate_limits, closed\"", text);
+		fd_close(&fd);
+		return true;
+	}
+	if (rpc_conn_new(srv, fd, sa, len) != 0) {
+		accepting_pause(srv, "out of memory");
+		return false;
+	}
+	return true;
+}
+
+static void
+on_accept(evutil_socket_t fd, short what, void *arg)
+{
+	int i;
+
+	(void)what;
+	for (i = 0; i < ACCEPT_BATCH; i++)
+		if (!accept_one(arg, (int)fd))
+			break;
+}
+
+static int
+arm(struct rpc_server *srv)
+{
+	size_t i;
+
+	srv->resume_ev = evtimer_new(srv->base, on_resume, srv);
+	if (srv->resume_ev == NULL)
+		return -ENOMEM;
+	for (i = 0; i < srv->listeners.n; i++) {
+		srv->accept_ev[i] = event_new(srv->base, srv->listeners.fd[i], EV_READ | EV_PERSIST, on_accept, srv);
+		if (srv->accept_ev[i] == NULL)
+			return -ENOMEM;
+	}
+	accepting_set(srv, true);
+	return 0;
+}
+
+int
+rpc_server_new(struct event_base *base, const struct conf_rpc_server *conf, const char *own_name, rpc_serve_cb serve,
+    void *arg, struct rpc_server **ret, char err[RPC_SERVER_ERR_MAX])
+{
+	struct rpc_server *srv = calloc(1, sizeof(*srv));
+	int rc = -ENOMEM;
+
+	snprintf(err, RPC_SERVER_ERR_MAX, "out of memory");
+	if (srv == NULL)
+		return -ENOMEM;
+	BUG_ON(conf->max_connections == 0 || conf->request_timeout_ms <= 0);
+	srv->base = base;
+	srv->conf = conf;
+	srv->serve = serve;
+	srv->serve_arg = arg;
+	TAILQ_INIT(&srv->idle);
+	TAILQ_INIT(&srv->busy);
+	srv->rates = ratelimit_new(&conf->tcp_rate_limits, RATE_ADDRESSES);
+	if (own_name != NULL)
+		srv->own_name = strdup(own_name);
+	if (srv->rates == NULL || (own_name != NULL && srv->own_name == NULL))
+		goto out;
+	rc = conf->tls != NULL ? tls_ctx_new(conf->tls, TLS_SERVER, TLS_ALPN_NONE, &srv->tls, err) : 0;
+	if (rc == 0 && conf->cors != NULL)
+		rc = cors_new(conf->cors, &srv->cors, err);
+	if (rc == 0)
+		rc = listeners_open(conf->bind_address, &srv->listeners, err);
+	if (rc == 0) {
+		rc = arm(srv);
+		if (rc != 0)
+			snprintf(err, RPC_SERVER_ERR_MAX, "out of memory");
+	}
+out:
+	if (rc != 0) {
+		rpc_server_free(srv);
+		return rc;
+	}
+	err[0] = '\0';
+	*ret = srv;
+	return 0;
+}
+
+void
+rpc_server_free(struct rpc_server *srv)
+{
+	size_t i;
+
+	if (srv == NULL)
+		return;
+	for (i = 0; i < ARRAY_LEN(srv->accept_ev); i++)
+		if (srv->accept_ev[i] != NULL)
+			event_free(srv->accept_ev[i]);
+	if (srv->resume_ev != NULL)
+		event_free(srv->resume_ev);
+	srv->resume_ev = NULL; /* rpc_server_on_gone(): not again */
+	listeners_close(&srv->listeners);
+	while (!TAILQ_EMPTY(&srv->idle))
+		rpc_conn_free(TAILQ_FIRST(&srv->idle), "server stopped");
+	while (!TAILQ_EMPTY(&srv->busy))
+		rpc_conn_free(TAILQ_FIRST(&srv->busy), "server stopped");
+	ratelimit_free(srv->rates);
+	cors_free(srv->cors);
+	SSL_CTX_free(srv->tls);
+	free(srv->own_name);
+	free(srv);
+}
+
+uint16_t
+rpc_server_port(const struct rpc_server *srv)
+{
+	return srv->listeners.port;
+}
