@@ -198,7 +198,7 @@ rpc_conn_free(struct rpc_conn *c, const char *why)
 	bufferevent_free(c->bev);
 	free(c);
 	srv->n_conns--;
-	rpc_server_on_gone(srv);
+	rpc_server_on_room(srv);
 }
 
 static void
@@ -503,6 +503,7 @@ on_written(struct bufferevent *bev, void *arg)
 	c->served = true;
 	if (c->keep) {
 		conn_enter(c, CONN_IDLE, "keep-alive");
+		rpc_server_on_room(c->srv);
 		conn_step(c);
 		return;
 	}

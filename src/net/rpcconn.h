@@ -45,7 +45,7 @@ int rpc_conn_new(struct rpc_server *, int fd, const struct sockaddr *peer, sockl
 /* Ends it now; a call that waits for its answer is detached. */
 void rpc_conn_free(struct rpc_conn *, const char *why);
 
-/* rpcserver.c: a connection has gone, there may be room to accept again. */
-void rpc_server_on_gone(struct rpc_server *);
+/* rpcserver.c: a connection has gone or waits between requests, so one more may be accepted. */
+void rpc_server_on_room(struct rpc_server *);
 
 #endif

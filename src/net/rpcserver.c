@@ -64,7 +64,7 @@ on_resume(evutil_socket_t fd, short what, void *arg)
 }
 
 void
-rpc_server_on_gone(struct rpc_server *srv)
+rpc_server_on_room(struct rpc_server *srv)
 {
 	/* a pause for want of descriptors ends by its timer only */
 	if (srv->resume_ev != NULL && !evtimer_pending(srv->resume_ev, NULL))
@@ -210,7 +210,7 @@ rpc_server_free(struct rpc_server *srv)
 			event_free(srv->accept_ev[i]);
 	if (srv->resume_ev != NULL)
 		event_free(srv->resume_ev);
-	srv->resume_ev = NULL; /* rpc_server_on_gone(): not again */
+	srv->resume_ev = NULL; /* rpc_server_on_room(): not again */
 	listeners_close(&srv->listeners);
 	while (!TAILQ_EMPTY(&srv->idle))
 		rpc_conn_free(TAILQ_FIRST(&srv->idle), "server stopped");
