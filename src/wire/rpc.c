@@ -41,6 +41,7 @@ cut_utf8(char *text)
 	text[n] = '\0';
 }
 
+ATTR_PRINTF(1, 0)
 static char *
 message_of(const char *fmt, va_list ap)
 {
