@@ -19,7 +19,15 @@
 struct event_base;
 struct directory;
 
-#define DIRECTORY_ERR_MAX 256
+#define DIRECTORY_ERR_MAX 512
+
+/* How sd is reached by these settings: endpoints[0] with server_names[0]. */
+struct directory_endpoint {
+	struct conf_rpc_client client; /* for rpc_client_new(); borrows from the settings and from `tls` */
+	struct conf_tls tls;
+};
+/* Only for CONF_DIRECTORY_API. *ret must not be moved while it is used. */
+void directory_endpoint(const struct conf_directory *, struct directory_endpoint *ret);
 
 /* Opens it; for `api` the kept chain is loaded and verified and the first
  * refresh started. `conf` is borrowed until directory_free(). 0 with *ret

@@ -11,7 +11,7 @@
 #include "hyper/base/attr.h"
 #include "hyper/settings/conf.h"
 
-#define RECORD_ERR_MAX 256
+#define RECORD_ERR_MAX 512
 
 /* Text of one normalised signed record; longer ones are refused. */
 #define RECORD_MAX_BYTES ((size_t)256 * 1024)
@@ -64,6 +64,12 @@ void chain_truncate(struct chain *, size_t length);
 /* Entries merged from the chain: an object name -> entry (protocol.md 6.1).
  * Shares parts with the records: read only. Taken; NULL when out of memory. */
 json_t *chain_entries(const struct chain *);
+
+/* Reads a file {"records": [change record, ...]} ("-": standard input): an
+ * array of normalised records (taken). A record without created_at gets the
+ * start of 1970. 0, or -errno, -EINVAL with *ret untouched and `err` naming the
+ * file and the record. */
+int record_file_load(const char *path, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
 
 /* Signs: links, hashes and signs `record` (already normalised, created_at set)
  * with an EC P-256 key. *ret is the signed record (taken). 0 or -EINVAL, -ENOMEM with `err`. */
