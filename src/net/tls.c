@@ -300,6 +300,34 @@ out:
 	return 0;
 }
 
+/* An address or a name; an empty one would switch the check off. */
+static bool
+param_set_name(X509_VERIFY_PARAM *param, const char *name)
+{
+	X509_VERIFY_PARAM_set_hostflags(
+	    param, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+	return name[0] != '\0' &&
+	       (X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1 || X509_VERIFY_PARAM_set1_host(param, name, 0) == 1);
+}
+
+bool
+tls_ctx_copy(SSL_CTX *to, SSL_CTX *from, const char *server_name)
+{
+	STACK_OF(X509) *chain = NULL;
+	X509 *leaf = SSL_CTX_get0_certificate(from);
+	bool ok = set_rules(to, TLS_CLIENT, TLS_ALPN_NONE, false);
+
+	SSL_CTX_set1_cert_store(to, SSL_CTX_get_cert_store(from));
+	ok = ok && param_set_name(SSL_CTX_get0_param(to), server_name);
+	if (ok && leaf != NULL) {
+		SSL_CTX_get0_chain_certs(from, &chain);
+		ok = SSL_CTX_use_certificate(to, leaf) == 1 && (chain == NULL || SSL_CTX_set1_chain(to, chain) == 1) &&
+		     SSL_CTX_use_PrivateKey(to, SSL_CTX_get0_privatekey(from)) == 1;
+	}
+	ERR_clear_error();
+	return ok;
+}
+
 SSL *
 tls_ssl_new(SSL_CTX *ctx, enum tls_role role, const char *server_name)
 {
@@ -310,9 +338,7 @@ tls_ssl_new(SSL_CTX *ctx, enum tls_role role, const char *server_name)
 	if (ok && role == TLS_CLIENT) {
 		ASN1_OCTET_STRING *ip = a2i_IPADDRESS(server_name);
 
-		SSL_set_hostflags(ssl, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-		/* an empty name would switch the check off */
-		ok = server_name[0] != '\0' && SSL_set1_host(ssl, server_name) == 1;
+		ok = param_set_name(SSL_get0_param(ssl), server_name);
 		if (ok && ip == NULL) /* RFC 6066: no addresses in SNI */
 			ok = SSL_set_tlsext_host_name(ssl, server_name) == 1;
 		ASN1_OCTET_STRING_free(ip);

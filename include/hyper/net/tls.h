@@ -23,6 +23,10 @@ enum tls_alpn { TLS_ALPN_NONE, TLS_ALPN_H2 };
 int
 tls_ctx_new(const struct conf_tls *, enum tls_role, enum tls_alpn, SSL_CTX **ret, char err[TLS_ERR_MAX]) ATTR_MUST_USE;
 
+/* Makes a client context that a library made (libcurl's) obey `from`: its rules, trust, own
+ * certificate and key; peers must be `server_name`. False when OpenSSL refuses. */
+bool tls_ctx_copy(SSL_CTX *to, SSL_CTX *from, const char *server_name) ATTR_MUST_USE;
+
 /* A client SSL that insists on `server_name` (SNI and SSL_set1_host), or a
  * server SSL (server_name NULL). NULL when out of memory; taken. */
 SSL *tls_ssl_new(SSL_CTX *, enum tls_role, const char *server_name);
