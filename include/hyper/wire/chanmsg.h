@@ -73,12 +73,13 @@ struct chan_msg {
 	struct chan_settings settings;
 };
 
-/* Bytes written to `buf`, or -EMSGSIZE, -EINVAL (unknown type). */
+/* Bytes written to `buf`, or -EMSGSIZE, -EINVAL (unknown type, reason or level;
+ * a session that is not at most 12 printable ASCII characters). */
 int chan_pack(const struct chan_msg *, uint8_t buf[CHAN_MSG_MAX]) ATTR_MUST_USE;
 
-/* 0 with *ret filled (fields that the type lacks are zero), or -EPROTO with
- * *ret untouched: wrong version, unknown type, wrong number or kind of fields,
- * trailing bytes, anything nested. */
+/* 0 with *ret filled (fields that the type lacks are zero), or with *ret untouched
+ * -EPROTO: wrong version, unknown type, wrong number, kind or range of fields,
+ * trailing bytes, anything nested; or -ENOMEM, which is not the sender's fault. */
 int chan_unpack(const uint8_t *buf, size_t len, struct chan_msg *ret) ATTR_MUST_USE;
 
 /* Must this message carry a descriptor? */

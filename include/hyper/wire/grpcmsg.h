@@ -27,7 +27,8 @@ void grpc_response_fini(struct grpc_response *);
 
 /* Pack: *ret is the gRPC frame (5 bytes and the message), taken, free(). 0, -ENOMEM,
  * or -EMSGSIZE when the message is over GRPC_MAX_MESSAGE, -EINVAL for a string
- * with NUL. Results and error data that are no map travel as {"_": value}. */
+ * with NUL or invalid UTF-8, for nesting over JSON_MAX_DEPTH. Results and error
+ * data that are no map travel as {"_": value}. */
 int grpc_request_pack(const struct grpc_request *, uint8_t **ret, size_t *ret_len) ATTR_MUST_USE;
 int grpc_response_pack(const struct grpc_response *, uint8_t **ret, size_t *ret_len) ATTR_MUST_USE;
 
