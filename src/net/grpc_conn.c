@@ -115,6 +115,8 @@ conn_teardown(struct grpc_conn *c)
 	c->dial = NULL;
 	if (c->bev != NULL) {
 		say_goodbye(c);
+		/* with a callback pending, free alone would leave the events armed over our fd_close() */
+		bufferevent_disable(c->bev, EV_READ | EV_WRITE);
 		bufferevent_free(c->bev);
 		c->bev = NULL;
 	}
