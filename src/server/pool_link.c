@@ -1,0 +1,308 @@
+/* pool_link.c - a connection of the pool and the calls on it
+ *
+ *   queue --pcall_send--> stream --message, trailers--> answer
+ *      `--- deadline ---------`--- lost, deadline ----> error
+ *
+ * Always true:
+ *  1. A call has two ends, its caller's (reply) and its stream's. Its memory
+ *     goes with the later one.
+ *  2. An answer is given with the trailers of status 0, never with the message alone.
+ *  3. A link without target is freed with its last call.
+ *
+ * Not here: when a connection is made (pool.c).
+ */
+#include "server/pool_impl.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hyper/base/clock.h"
+#include "hyper/base/log.h"
+#include "server/pin.h"
+
+#define CONNECT_MS 10000 /* resolving, TCP, TLS; brokered: TLS alone, which waits for B to come */
+
+static const struct grpc_conn_ops link_ops;
+
+void
+link_free(struct link *l)
+{
+	TAILQ_REMOVE(&l->pool->links, l, entry);
+	grpc_conn_free(l->conn);
+	json_decref(l->timeline);
+	free(l->name);
+	free(l->via);
+	free(l);
+}
+
+struct link *
+link_new(struct target *t, const char *via)
+{
+	struct link *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	l->pool = t->pool;
+	l->target = t;
+	l->asked_ms = l->since_ms = clock_now_ms();
+	TAILQ_INSERT_TAIL(&t->pool->links, l, entry);
+	l->name = strdup(t->name);
+	l->via = strdup(via);
+	if (!l->name || !l->via) {
+		link_free(l);
+		return NULL;
+	}
+	return l;
+}
+
+int
+link_dial(struct link *l, const char *address)
+{
+	return grpc_conn_dial(l->pool->base, l->pool->ctx, address, l->name, CONNECT_MS, &link_ops, l, &l->conn);
+}
+
+int
+link_adopt(struct link *l, int fd)
+{
+	return grpc_conn_adopt(l->pool->base, l->pool->ctx, fd, l->name, CONNECT_MS, &link_ops, l, &l->conn);
+}
+
+static bool
+link_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
+{
+	struct link *l = arg;
+	struct target *t = l->target;
+	struct names names;
+	bool is_right;
+
+	if (pin_names(l->pool->dir, peer, &names) < 0) {
+		l->was_unpinned = true;
+		return false;
+	}
+	is_right = names_has(&names, l->name);
+	names_fini(&names);
+	if (!is_right || !t) {
+		l->was_unpinned = !is_right;
+		return false;
+	}
+	l->since_ms = clock_now_ms();
+	if (*l->via) {
+		timeline_add(l->timeline, STEP_PAIRED, (double)(grpc_conn_heard_ms(conn) - l->asked_ms));
+		timeline_add(l->timeline, STEP_SECURED, (double)(grpc_conn_secured_ms(conn) - l->asked_ms));
+	}
+	log_info(*l->via ? "brokered" : "connected", "side=a operator=%s via=%s session=%s step=%s ms=%" PRId64,
+	    l->name, l->via, l->session, *l->via ? broker_step_word(STEP_SECURED) : "", l->since_ms - l->asked_ms);
+	target_enter(t, TARGET_READY, "secured");
+	target_kick(t);
+	return true;
+}
+
+/* The error for all who waited for this connection. */
+static struct rpc_answer
+link_error(const struct link *l, enum end_reason reason, const char *why)
+{
+	bool heard = grpc_conn_heard_ms(l->conn) > 0;
+	enum broker_step step = !*l->via ? STEP_NONE : heard ? STEP_SECURED : STEP_PAIRED;
+
+	if (l->was_unpinned)
+		return rpc_fail_step(RPC_CHANNEL, END_TLS, *l->via ? STEP_SECURED : STEP_NONE, l->session, 0,
+		    "the certificate that answered as %s is not the one that the directory pins for it", l->name);
+	if (*l->via)
+		return rpc_fail_step(reason == END_DEADLINE ? RPC_DEADLINE : RPC_CHANNEL, reason, step, l->session, 0,
+		    "the connection to %s through %s failed at step %s: %s", l->name, l->via, broker_step_word(step),
+		    why);
+	return rpc_fail_step(
+	    RPC_CHANNEL, reason, STEP_NONE, NULL, 0, "%s could not reach %s: %s", l->pool->hyper->name, l->name, why);
+}
+
+static void
+link_on_closed(struct grpc_conn *conn, enum end_reason reason, const char *why, void *arg)
+{
+	struct link *l = arg;
+	struct target *t = l->target;
+
+	(void)conn;
+	if (t) {
+		struct rpc_answer error = link_error(l, reason, why);
+
+		if (t->state == TARGET_SECURING)
+			log_warn(*l->via ? "brokered" : "connect_failed",
+			    "side=a operator=%s via=%s session=%s failed=%s reason=%s why=\"%s\"", l->name, l->via,
+			    l->session,
+			    *l->via ? broker_step_word(grpc_conn_heard_ms(conn) ? STEP_SECURED : STEP_PAIRED) : "",
+			    end_reason_word(l->was_unpinned ? END_TLS : reason), error.message ? error.message : why);
+		else
+			log_info("connection_lost",
+			    "operator=%s via=%s session=%s calls=%" PRIu64 " reason=%s why=\"%s\"", l->name, l->via,
+			    l->session, l->calls, end_reason_word(reason), why);
+		target_fail(t, &error, why);
+		rpc_answer_fini(&error);
+	}
+	link_free(l);
+}
+
+static const struct grpc_conn_ops link_ops = { link_on_secured, NULL, link_on_closed };
+
+static void
+pcall_free(struct pcall *p)
+{
+	rpc_answer_fini(&p->answer);
+	free(p);
+}
+
+void
+pcall_unqueue(struct pcall *p)
+{
+	TAILQ_REMOVE(&p->target->queue, p, entry);
+	p->target->n_queue--;
+	p->target = NULL;
+}
+
+static void
+pcall_on_message(struct grpc_stream *stream, const uint8_t *data, size_t len, void *arg)
+{
+	struct pcall *p = arg;
+	struct grpc_response msg;
+
+	(void)stream;
+	if (p->has_message)
+		return; /* a unary answer is one message; the first counts */
+	p->has_message = true;
+	if (grpc_response_unpack(data, len, &msg) < 0) {
+		p->answer = rpc_fail_step(
+		    RPC_CHANNEL, END_BAD_REQUEST, STEP_NONE, NULL, 0, "%s sent a malformed response", p->link->name);
+		return;
+	}
+	p->answer = msg.answer;
+	msg.answer = (struct rpc_answer){ 0 };
+	grpc_response_fini(&msg);
+}
+
+static struct rpc_answer
+pcall_status_error(const struct pcall *p, int status, const char *message)
+{
+	const struct link *l = p->link;
+
+	if (status == GRPC_OK)
+		return rpc_fail_step(RPC_CHANNEL, END_BAD_REQUEST, STEP_NONE, l->session, 0,
+		    "%s ended the call without a response", l->name);
+	if (status == GRPC_UNAVAILABLE)
+		return rpc_fail_step(RPC_CHANNEL, END_RESET, STEP_NONE, l->session, 0,
+		    "the connection to %s was lost before it answered: %s", l->name, message);
+	return rpc_fail_step(
+	    RPC_CHANNEL, END_REFUSED, STEP_NONE, l->session, 0, "%s: %s (gRPC status %d)", l->name, message, status);
+}
+
+static void
+pcall_on_end(struct grpc_stream *stream, int status, const char *message, void *arg)
+{
+	struct pcall *p = arg;
+	struct link *l = p->link;
+
+	(void)stream;
+	if (status == GRPC_OK && p->has_message) {
+		reply_give(&p->reply, p->answer, false);
+		p->answer = (struct rpc_answer){ 0 };
+	} else if (!p->is_done) {
+		reply_give(&p->reply, pcall_status_error(p, status, message), true);
+	}
+	p->stream = NULL;
+	p->link = NULL;
+	if (p->is_done)
+		pcall_free(p);
+	l->n_active--;
+	if (!l->target && l->n_active == 0)
+		link_free(l);
+}
+
+static const struct grpc_stream_ops pcall_stream_ops = { pcall_on_message, NULL, pcall_on_end };
+
+int
+pcall_send(struct pcall *p, struct link *l)
+{
+	json_t *params = request_params_for_wire(p->req);
+	struct grpc_request msg = { p->req->method, p->req->id, l->pool->hyper->name, params };
+	uint8_t *frame = NULL;
+	size_t len;
+	int rc = params ? grpc_request_pack(&msg, &frame, &len) : -ENOMEM;
+
+	json_decref(params);
+	if (rc == 0)
+		rc = grpc_stream_open(l->conn, "/Hyper/Call", l->name, &pcall_stream_ops, p, &p->stream);
+	if (rc < 0) {
+		free(frame);
+		return rc;
+	}
+	p->link = l;
+	l->n_active++;
+	l->calls++;
+	/* from here on the stream's end is the call's, whatever becomes of the message */
+	if (grpc_stream_send(p->stream, frame, len) < 0)
+		grpc_stream_finish(p->stream, GRPC_CANCELLED, "");
+	else
+		grpc_stream_half_close(p->stream);
+	return 0;
+}
+
+static void
+pcall_on_deadline(void *owner)
+{
+	struct pcall *p = owner;
+	const struct target *t = p->target;
+	enum broker_step step = STEP_NONE;
+
+	if (t && t->state == TARGET_BROKERING)
+		step = brokered_step(t->brokered);
+	else if (t && t->state == TARGET_SECURING && *t->link->via)
+		step = grpc_conn_heard_ms(t->link->conn) ? STEP_SECURED : STEP_PAIRED;
+	reply_give(&p->reply,
+	    rpc_fail_step(RPC_DEADLINE, END_DEADLINE, step, t && t->link ? t->link->session : NULL, 0,
+		step ? "%s was not connected in time: still waiting for step %s"
+		: t  ? "%s was not connected in time%s"
+		     : "%s did not answer in time%s",
+		p->req->addr.operator, step ? broker_step_word(step) : ""),
+	    true);
+	if (p->stream)
+		grpc_stream_finish(p->stream, GRPC_CANCELLED, "deadline");
+}
+
+static void
+pcall_on_done(void *owner)
+{
+	struct pcall *p = owner;
+
+	p->is_done = true;
+	if (p->target)
+		pcall_unqueue(p);
+	if (!p->stream)
+		pcall_free(p);
+}
+
+static const struct reply_ops pcall_reply_ops = { pcall_on_deadline, pcall_on_done };
+
+int
+pcall_new(struct pool *pool, struct target *t, const struct request *req, deliver_cb cb, void *arg)
+{
+	struct pcall *p = calloc(1, sizeof(*p));
+
+	if (!p || reply_init(&p->reply, pool->base, req->deadline_ms, &pcall_reply_ops, p, cb, arg) < 0) {
+		free(p);
+		return -ENOMEM;
+	}
+	p->req = req;
+	if (!t || t->n_queue >= POOL_MAX_QUEUE) {
+		reply_give(&p->reply,
+		    rpc_fail_step(RPC_BUSY, END_BUSY, STEP_NONE, NULL, 1000,
+			t ? "too many calls already wait for the connection to %s"
+			  : "too many connections are in use to make one more to %s",
+			req->addr.operator),
+		    true);
+		return 0;
+	}
+	p->target = t;
+	TAILQ_INSERT_TAIL(&t->queue, p, entry);
+	t->n_queue++;
+	return 0;
+}

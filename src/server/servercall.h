@@ -1,0 +1,41 @@
+/* servercall.h - requests to operators that cannot be dialled, over the streams they opened (protocol.md 3.5) */
+#ifndef SERVER_SERVERCALL_H
+#define SERVER_SERVERCALL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "hyper/base/attr.h"
+#include "server/channel.h"
+#include "server/pin.h"
+
+struct event_base;
+struct grpc_stream;
+struct servercall;
+
+/* Both programs ours: requests at a time on one stream ("hyper" in the announcement). */
+#define SERVERCALL_PARALLEL 64
+
+/* Requests that wait for their turn on one stream; one more is answered busy. */
+#define SERVERCALL_MAX_QUEUE 256
+
+/* Texts borrowed until servercall_free(). `second_ms`: how long a stream may
+ * owe a late answer. NULL when out of memory; taken. */
+struct servercall *servercall_new(struct event_base *, const char *own_name, int64_t second_ms);
+
+/* All streams must have ended or their connections been freed. NULL is fine. */
+void servercall_free(struct servercall *);
+
+/* A new stream, from on_stream. `names`: what its certificate stands for,
+ * borrowed until its on_end. 0 or -ENOMEM. */
+int servercall_accept(struct servercall *, struct grpc_stream *, const struct names *names) ATTR_MUST_USE;
+
+bool servercall_has(const struct servercall *, const char *name);
+
+/* servercall_has() is true. Contract of channel_ops.deliver. */
+int servercall_deliver(struct servercall *, const struct request *, deliver_cb cb, void *arg) ATTR_MUST_USE;
+
+/* Lines of _connections. */
+void servercall_list(struct servercall *, json_t *array);
+
+#endif
