@@ -37,6 +37,9 @@
 #define STOP_MS       300
 #define STOP_MAX_RUNS 50
 
+/* room for what any of the parts says */
+#define SERVER_ERR_MAX ((size_t)DIRECTORY_ERR_MAX > CH_ERR_MAX ? DIRECTORY_ERR_MAX : CH_ERR_MAX)
+
 struct server {
 	const struct conf_hyper *conf;
 	struct daemon *daemon;
@@ -169,7 +172,7 @@ server_add_channel(struct server *s, const struct conf_channel *ch, char err[CH_
 static int
 server_init(struct server *s)
 {
-	char err[CH_ERR_MAX] = "out of memory";
+	char err[SERVER_ERR_MAX] = "out of memory";
 	int rc = daemon_new(server_on_signal, s, &s->daemon);
 
 	if (rc == 0) {
