@@ -15,7 +15,8 @@ is($code, 0, 'ping exits 0') or diag $err;
 like($out, qr/^hd-2 answered in [\d.]+ ms$/m, 'says how long it took');
 like($out, qr/^connection brokered via public-proxy-1\.ga session [0-9a-f]{12}$/m, 'names the way and the session');
 for my $n (1 .. 8) {
-	like($out, qr/^  $n $steps[$n - 1] +[\d.]+ ms/m, "shows the time of step $n, $steps[$n - 1]");
+	my $word = $steps[ $n - 1 ];
+	like($out, qr/^  $n $word +[\d.]+ ms/m, "shows the time of step $n, $word");
 }
 
 ($code, $out, $err) = run_program([ program('hyper'), 'ping', '--json', 'hd-2' ], %env);
