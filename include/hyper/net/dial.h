@@ -22,8 +22,8 @@ typedef void (*dial_cb)(int fd, const char *why, void *arg);
  * addresses are tried in order, the next one after a failure or 250 ms. 0 with
  * *ret borrowed until `cb` is called or dial_free(), or -ENOMEM, -EINVAL (no
  * host:port), -EBUSY (too many look-ups under way) with *ret untouched. */
-int dial_start(struct event_base *, const char *hostport, int64_t timeout_ms, dial_cb cb, void *arg, struct dial **ret)
-    ATTR_MUST_USE;
+int dial_start(struct event_base *, const char *hostport, int64_t timeout_ms, dial_cb cb, void *arg,
+    struct dial **ret) ATTR_MUST_USE;
 
 /* Gives up: `cb` is not called any more. NULL is fine. */
 void dial_free(struct dial *);
