@@ -1,0 +1,354 @@
+/* test_pool.c - worker slots: what a wrong, dead or frozen worker costs, and that it costs nobody else
+ *
+ * This program is its own worker: pool.c executes /proc/self/exe, and main()
+ * plays the role that HYPER_TEST_ROLE names.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <event2/event.h>
+
+#include "hyper/base/attr.h"
+#include "hyper/base/clock.h"
+#include "hyper/base/fd.h"
+#include "hyper/base/log.h"
+#include "hyper/net/listen.h"
+#include "hyper/proxy/worker_abi.h"
+#include "proxy/master/pool.h"
+
+/* --- the worker --- */
+
+static void
+say(const struct chan_msg *m, int fd)
+{
+	uint8_t buf[CHAN_MSG_MAX];
+	int n = chan_pack(m, buf);
+
+	if (n < 0 || fd_send(WORKER_FD_CHANNEL, buf, (size_t)n, fd) < 0)
+		_exit(50);
+}
+
+static bool
+env_is_small(void)
+{
+	return !getenv("PROXY_SETTINGS") && !getenv("HOME") && getenv("HYPER_TEST_ROLE");
+}
+
+/* Beats until STOP or the channel's end. */
+static void
+beat(bool on)
+{
+	struct worker_stats *page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, WORKER_FD_STATS, 0);
+	uint8_t buf[CHAN_MSG_MAX];
+	struct chan_msg m;
+	ssize_t n;
+	int fd;
+
+	if (page == MAP_FAILED)
+		_exit(51);
+	for (;;) {
+		if (on)
+			page->heartbeat_ns = (uint64_t)clock_now_ns();
+		n = fd_recv(WORKER_FD_CHANNEL, buf, sizeof(buf), &fd, NULL);
+		if (n == 0 || (n > 0 && chan_unpack(buf, (size_t)n, &m) == 0 && m.type == CHAN_STOP))
+			_exit(0);
+		usleep(20000); /* lasts: a worker's turn */
+	}
+}
+
+static int
+play(const char *role, uint32_t gen)
+{
+	struct chan_msg ready = { .type = CHAN_READY, .gen = gen, .pid = (uint32_t)getpid() };
+	struct chan_msg arrived = { .type = CHAN_ARRIVED, .gen = gen, .conn = 1 };
+	struct chan_msg ended = { .type = CHAN_ENDED, .gen = gen, .pair = 7 };
+	struct chan_msg even = { .type = CHAN_DRAIN, .gen = gen };
+	char p[4] = "\xc1\xc1";
+
+	if (strcmp(role, "dies") == 0)
+		return 3;
+	if (strcmp(role, "fds") == 0 && (fd_count() != 7 || !env_is_small()))
+		return 40 + (int)fd_count();
+	if (strcmp(role, "wrong pid") == 0)
+		ready.pid++;
+	if (strcmp(role, "wrong generation") == 0)
+		ready.gen++;
+	if (strcmp(role, "early") == 0)
+		say(&arrived, WORKER_FD_LISTENER);
+	say(&ready, -1);
+	if (strcmp(role, "ready twice") == 0)
+		say(&ready, -1);
+	else if (strcmp(role, "garbage") == 0)
+		(void)!send(WORKER_FD_CHANNEL, p, 2, 0);
+	else if (strcmp(role, "unpermitted") == 0)
+		say(&even, -1);
+	else if (strcmp(role, "refused") == 0)
+		say(&ended, -1);
+	else if (strcmp(role, "closes") == 0)
+		close_range(WORKER_FD_CHANNEL, WORKER_FD_CHANNEL, 0), pause();
+	else if (strcmp(role, "deaf") == 0)
+		for (;;)
+			pause();
+	beat(strcmp(role, "frozen") != 0);
+	return 0;
+}
+
+/* --- the master --- */
+
+static struct {
+	struct event_base *base;
+	struct listeners listeners;
+	struct pool *pool;
+	struct event *child, *guard;
+	unsigned n_lost, n_ready, n_empty, n_tick;
+	uint32_t lost_gen;
+	bool wait_lost, wait_ready;
+} h;
+
+static int
+on_message(struct slot *s, const struct chan_msg *m, int *fd, bool lost, void *arg)
+{
+	(void)s;
+	(void)fd;
+	(void)lost;
+	(void)arg;
+	return m->type == CHAN_ENDED ? -EPROTO : 0;
+}
+
+static void
+on_lost(struct slot *s, void *arg)
+{
+	(void)arg;
+	h.n_lost++;
+	h.lost_gen = slot_gen(s);
+	/* whatever the role was, the next generation is a good one */
+	setenv("HYPER_TEST_ROLE", "good", 1);
+	if (h.wait_lost)
+		event_base_loopbreak(h.base);
+}
+
+static void
+on_ready(void *arg)
+{
+	(void)arg;
+	h.n_ready++;
+	if (h.wait_ready)
+		event_base_loopbreak(h.base);
+}
+
+static void
+on_empty(void *arg)
+{
+	(void)arg;
+	h.n_empty++;
+	event_base_loopbreak(h.base);
+}
+
+static void
+on_tick(void *arg)
+{
+	(void)arg;
+	h.n_tick++;
+}
+
+static void
+on_child(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+	if (h.pool)
+		pool_reap(h.pool);
+}
+
+static void
+on_guard(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+	fail_msg("nothing happened within the deadline");
+}
+
+static const struct pool_ops ops = { on_message, on_lost, on_ready, on_empty, on_tick };
+
+static void
+start(const char *role, unsigned workers)
+{
+	const struct timeval tv = { 30, 0 };
+	struct pool_conf conf = { .workers = workers, .table_fd = 0, .listeners = &h.listeners };
+	char err[LISTEN_ERR_MAX];
+
+	memset(&h, 0, sizeof(h));
+	setenv("HYPER_TEST_ROLE", role, 1);
+	setenv("PROXY_SETTINGS", "not for workers", 1);
+	setenv("HOME", "/", 1);
+	h.base = event_base_new();
+	h.child = evsignal_new(h.base, SIGCHLD, on_child, NULL);
+	h.guard = evtimer_new(h.base, on_guard, NULL);
+	event_add(h.child, NULL);
+	event_add(h.guard, &tv);
+	assert_int_equal(listeners_open("127.0.0.1:0", &h.listeners, err), 0);
+	assert_int_equal(pool_new(h.base, &conf, &ops, &h, &h.pool), 0);
+}
+
+static void
+stop(bool now)
+{
+	pool_stop(h.pool, now);
+	while (!h.n_empty)
+		event_base_loop(h.base, EVLOOP_ONCE);
+	assert_int_equal(h.n_empty, 1);
+	pool_free(h.pool);
+	h.pool = NULL;
+	listeners_close(&h.listeners);
+	event_free(h.child);
+	event_free(h.guard);
+	event_base_free(h.base);
+}
+
+static void
+run_until_lost(void)
+{
+	unsigned before = h.n_lost;
+
+	h.wait_lost = true;
+	while (h.n_lost == before)
+		event_base_loop(h.base, EVLOOP_ONCE);
+	h.wait_lost = false;
+}
+
+static void
+run_until_ready(void)
+{
+	while (!h.n_ready)
+		event_base_loop(h.base, EVLOOP_ONCE);
+}
+
+static void
+test_serves(void **state)
+{
+	static const char *const roles[] = { "good", "fds" };
+	size_t i, before = fd_count();
+
+	(void)state;
+	for (i = 0; i < ARRAY_LEN(roles); i++) {
+		start(roles[i], 2);
+		run_until_ready();
+		assert_int_equal(h.n_lost, 0);
+		stop(false);
+		assert_int_equal(h.n_lost, 2);
+		assert_int_equal(h.n_ready, 1);
+		assert_int_equal(fd_count(), before);
+	}
+}
+
+/* One wrong worker: gone, and the next generation serves. */
+static void
+test_wrong(void **state)
+{
+	static const char *const roles[] = { "dies", "wrong pid", "wrong generation", "early", "ready twice", "garbage",
+		"unpermitted", "refused", "closes" };
+	size_t i, before = fd_count();
+	char pids[32];
+
+	(void)state;
+	for (i = 0; i < ARRAY_LEN(roles); i++) {
+		start(roles[i], 1);
+		run_until_lost();
+		if (h.lost_gen != 1)
+			fail_msg("%s: generation %u was lost", roles[i], h.lost_gen);
+		do {
+			event_base_loop(h.base, EVLOOP_ONCE);
+			pool_pids(h.pool, pids, sizeof(pids));
+		} while (!pids[0]);
+		stop(false);
+		assert_int_equal(fd_count(), before);
+	}
+}
+
+static void
+test_frozen(void **state)
+{
+	int64_t t = clock_now_ms();
+
+	(void)state;
+	start("frozen", 1);
+	run_until_lost();
+	t = clock_now_ms() - t;
+	assert_in_range(t, 3000, 12000);
+	assert_true(h.n_tick >= 6);
+	stop(false);
+}
+
+static void
+test_backs_off(void **state)
+{
+	int64_t t = clock_now_ms();
+	unsigned i;
+
+	(void)state;
+	start("dies", 1);
+	for (i = 0; i < 4; i++) {
+		run_until_lost();
+		setenv("HYPER_TEST_ROLE", "dies", 1);
+	}
+	/* 0.1 + 0.2 + 0.4 s between the four */
+	assert_true(clock_now_ms() - t >= 700);
+	assert_int_equal(h.lost_gen, 4);
+	stop(false);
+}
+
+static void
+test_stop(void **state)
+{
+	size_t before = fd_count();
+	int64_t t;
+
+	(void)state;
+	start("deaf", 2);
+	run_until_ready();
+	t = clock_now_ms();
+	stop(false);
+	t = clock_now_ms() - t;
+	assert_in_range(t, POOL_STOP_MS - 50, POOL_STOP_MS + 5000); /* libevent counts with a coarse clock */
+	start("deaf", 2);
+	run_until_ready();
+	t = clock_now_ms();
+	stop(true);
+	assert_true(clock_now_ms() - t < POOL_STOP_MS);
+	assert_int_equal(fd_count(), before);
+}
+
+int
+main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_serves),
+		cmocka_unit_test(test_wrong),
+		cmocka_unit_test(test_frozen),
+		cmocka_unit_test(test_backs_off),
+		cmocka_unit_test(test_stop),
+	};
+
+	if (argc == 4 && strcmp(argv[1], "worker") == 0)
+		return play(getenv("HYPER_TEST_ROLE"), (uint32_t)strtoul(argv[3], NULL, 10));
+	/* what any program may have open must not reach a worker */
+	if (dup(0) < 0)
+		return 1;
+	log_open("test_pool", LOG_LVL_BUG);
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
