@@ -1,0 +1,340 @@
+/* channel.c - the messages between this worker and its master, docs/ipc.md
+ *
+ * Always true:
+ *  1. What the master may send when is one table; anything else, a message that
+ *     does not parse, or a descriptor where none belongs ends this worker: only
+ *     our own master is at the other end, so one of us is broken.
+ *  2. The channel is read only while a descriptor is free for what may come: the
+ *     reserve is given up for the receive and taken again before the next one.
+ *     At the limit the kernel would drop the socket without an error.
+ *  3. A message stays queued until it was sent whole. EAGAIN, EMFILE and
+ *     ETOOMANYREFS mean "later": by the clock, as writable and "has room for a
+ *     descriptor" are not the same and waiting for the first could spin.
+ *  4. The end of the channel means that the master is gone: pairs live on.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "hyper/base/bug.h"
+#include "hyper/base/clock.h"
+#include "hyper/base/fd.h"
+#include "hyper/base/log.h"
+#include "proxy/worker/worker.h"
+
+#define SEND_PAUSE_MS  5
+#define RECV_PAUSE_MS  100
+#define LAST_FLUSH_MS  1000
+#define TIMEOUT_MAX_MS 86400000 /* keeps sums of times from overflowing */
+
+int
+channel_init(struct worker *w)
+{
+	TAILQ_INIT(&w->outbox);
+	w->chan_item.tag = ITEM_CHANNEL;
+	w->reserve_fd = fcntl(w->epoll_fd, F_DUPFD_CLOEXEC, 0);
+	if (w->reserve_fd < 0)
+		return -errno;
+	w->ready.fd = w->drained.fd = -1;
+	w->ready.msg = (struct chan_msg){ .type = CHAN_READY, .pid = (uint32_t)getpid() };
+	w->drained.msg = (struct chan_msg){ .type = CHAN_DRAINED };
+	channel_put(w, &w->ready);
+	return worker_watch(w, w->chan_fd, EPOLLIN, &w->chan_item);
+}
+
+/* --- to the master --------------------------------------------------------- */
+
+static void
+out_done(struct worker *w, struct out *o)
+{
+	TAILQ_REMOVE(&w->outbox, o, link);
+	o->queued = false;
+	if (o->done)
+		o->done(o);
+}
+
+void
+channel_put(struct worker *w, struct out *o)
+{
+	BUG_ON(o->queued);
+	o->msg.gen = w->gen;
+	o->queued = true;
+	TAILQ_INSERT_TAIL(&w->outbox, o, link);
+	if (w->chan_fd < 0)
+		out_done(w, o);
+}
+
+void
+channel_cancel(struct worker *w, struct out *o)
+{
+	if (!o->queued)
+		return;
+	TAILQ_REMOVE(&w->outbox, o, link);
+	o->queued = false;
+}
+
+static void
+channel_lost(struct worker *w, const char *why)
+{
+	struct out *o;
+
+	worker_unwatch(w, w->chan_fd);
+	fd_close(&w->chan_fd);
+	while ((o = TAILQ_FIRST(&w->outbox)))
+		out_done(w, o);
+	if (w->state == WRK_DONE)
+		return;
+	log_warn("master_gone", "why=%s pairs=%zu", why, w->n_pairs);
+	/* First of all: while somebody holds the listeners no new master can bind. */
+	worker_close_listeners(w);
+	worker_enter(w, WRK_ORPHANED, why);
+	conns_drop_all(w, END_STOPPED);
+}
+
+void
+channel_flush(struct worker *w)
+{
+	static struct log_limit limit;
+	uint8_t buf[CHAN_MSG_MAX];
+	struct out *o;
+	int len, err;
+
+	if (w->now_ms < w->send_after_ms)
+		return;
+	while ((o = TAILQ_FIRST(&w->outbox))) {
+		len = chan_pack(&o->msg, buf);
+		BUG_ON(len < 0);
+		err = fd_send(w->chan_fd, buf, (size_t)len, o->fd);
+		if (err == -EAGAIN || err == -EMFILE || err == -ENFILE || err == -ETOOMANYREFS || err == -ENOBUFS ||
+		    err == -ENOMEM) {
+			log_limited(&limit, LOG_LVL_DEBUG, "channel", "what=send err=\"%s\"", strerror(-err));
+			w->send_after_ms = w->now_ms + SEND_PAUSE_MS;
+			return;
+		}
+		if (err < 0) {
+			channel_lost(w, "send");
+			return;
+		}
+		out_done(w, o);
+	}
+}
+
+void
+channel_flush_last(struct worker *w)
+{
+	int64_t until = clock_now_ms() + LAST_FLUSH_MS;
+
+	while (w->chan_fd >= 0 && !TAILQ_EMPTY(&w->outbox) && w->now_ms < until) {
+		channel_flush(w);
+		if (!TAILQ_EMPTY(&w->outbox))
+			poll(NULL, 0, SEND_PAUSE_MS);
+		w->now_ms = clock_now_ms();
+	}
+}
+
+bool
+channel_is_blocked(const struct worker *w)
+{
+	return w->n_waiting >= WORKER_WAIT_MAX || w->now_ms < w->send_after_ms;
+}
+
+int64_t
+channel_next_ms(const struct worker *w)
+{
+	int64_t next = w->recv_after_ms > 0 ? w->recv_after_ms : INT64_MAX;
+
+	if (!TAILQ_EMPTY(&w->outbox) && w->send_after_ms < next)
+		next = w->send_after_ms;
+	return next;
+}
+
+/* --- from the master ------------------------------------------------------- */
+
+static int
+on_settings(struct worker *w, const struct chan_msg *m, int *fd)
+{
+	struct relay_conf conf = {
+		.epoll_fd = w->epoll_fd,
+		.pipe_size = m->settings.pipe_size,
+		.max_pipes = WORKER_IDLE_PIPES,
+		.copy_mode = m->settings.copy_mode,
+	};
+	char name[32];
+
+	(void)fd;
+	w->settings = m->settings;
+	if (w->settings.accept_timeout_ms > TIMEOUT_MAX_MS)
+		w->settings.accept_timeout_ms = TIMEOUT_MAX_MS;
+	worker_name(w, name);
+	log_open(name, (enum log_level)m->settings.log_level);
+	if (w->state != WRK_STARTING)
+		return 0; /* pipe_size and copy_mode stay as they were at the start */
+	w->relay = relay_new(&conf, pairs_on_end, w);
+	if (!w->relay)
+		return -ENOMEM;
+	worker_enter(w, WRK_SERVING, "settings");
+	return 0;
+}
+
+static int
+on_parked(struct worker *w, const struct chan_msg *m, int *fd)
+{
+	(void)fd;
+	conn_on_parked(w, m->conn);
+	return 0;
+}
+
+static int
+on_pair(struct worker *w, const struct chan_msg *m, int *fd)
+{
+	int first_fd = *fd;
+
+	*fd = -1;
+	return pairs_join(w, m, first_fd);
+}
+
+static int
+on_refused(struct worker *w, const struct chan_msg *m, int *fd)
+{
+	(void)fd;
+	conn_on_refused(w, m->conn, m->reason);
+	return 0;
+}
+
+static int
+on_drain(struct worker *w, const struct chan_msg *m, int *fd)
+{
+	(void)m;
+	(void)fd;
+	worker_close_listeners(w);
+	worker_enter(w, WRK_DRAINING, "drain");
+	return 0;
+}
+
+static int
+on_stop(struct worker *w, const struct chan_msg *m, int *fd)
+{
+	(void)m;
+	(void)fd;
+	worker_enter(w, WRK_DONE, "stop");
+	return 0;
+}
+
+/* What may come when (docs/ipc.md has the same table). */
+static const struct chan_rule {
+	enum chan_type type;
+	unsigned in; /* states of the worker */
+	int (*serve)(struct worker *, const struct chan_msg *, int *fd);
+} rules[] = {
+	{ CHAN_SETTINGS, WRK_BIT(WRK_STARTING) | WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED),
+	    on_settings },
+	{ CHAN_PARKED, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING), on_parked },
+	{ CHAN_PAIR, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING), on_pair },
+	{ CHAN_REFUSED, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING), on_refused },
+	{ CHAN_DRAIN, WRK_BIT(WRK_STARTING) | WRK_BIT(WRK_SERVING), on_drain },
+	{ CHAN_STOP, WRK_BIT(WRK_STARTING) | WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED),
+	    on_stop },
+};
+
+/* 0, or -errno: nothing sensible can follow. *fd is closed by the caller unless it was taken. */
+static int
+dispatch(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
+{
+	if (m->gen != w->gen) {
+		log_debug("late", "msg=%s gen=%u", chan_type_name(m->type), m->gen);
+		return 0;
+	}
+	if (chan_has_fd(m->type) ? *fd < 0 && !lost : *fd >= 0)
+		return -EPROTO;
+	for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
+		if (rules[i].type == m->type && (rules[i].in & WRK_BIT(w->state)))
+			return rules[i].serve(w, m, fd);
+	}
+	return -EPROTO;
+}
+
+/* Room for the descriptor that may come with the next message. */
+static bool
+reserve_is_there(struct worker *w)
+{
+	static struct log_limit limit;
+
+	if (w->reserve_fd < 0)
+		w->reserve_fd = fcntl(w->epoll_fd, F_DUPFD_CLOEXEC, 0);
+	if (w->reserve_fd >= 0)
+		return true;
+	log_limited(
+	    &limit, LOG_LVL_WARN, "channel", "what=receive err=\"%s\" pause_ms=%d", strerror(errno), RECV_PAUSE_MS);
+	worker_unwatch(w, w->chan_fd);
+	w->recv_after_ms = w->now_ms + RECV_PAUSE_MS;
+	return false;
+}
+
+static int
+receive_one(struct worker *w)
+{
+	uint8_t buf[CHAN_MSG_MAX];
+	struct chan_msg m;
+	bool lost = false;
+	int fd, r = 0;
+	ssize_t n;
+
+	fd_close(&w->reserve_fd);
+	n = fd_recv(w->chan_fd, buf, sizeof(buf), &fd, &lost);
+	if (n == -EAGAIN)
+		return -EAGAIN;
+	if (n == 0 || (n < 0 && n != -EPROTO)) {
+		channel_lost(w, "end");
+		return -EAGAIN;
+	}
+	if (n > 0)
+		r = chan_unpack(buf, (size_t)n, &m);
+	if (n < 0 || r < 0) {
+		log_error("channel", "what=\"malformed message from the master\" bytes=%zd", n);
+		r = -EPROTO;
+	} else {
+		r = dispatch(w, &m, &fd, lost);
+		if (r < 0)
+			log_error("channel", "what=\"not permitted now or not possible\" msg=%s state=%d err=\"%s\"",
+			    chan_type_name(m.type), w->state, strerror(-r));
+	}
+	fd_close(&fd);
+	return r;
+}
+
+int
+channel_on_event(struct worker *w)
+{
+	int r = 0;
+
+	for (int i = 0; i < WORKER_TURN && r == 0 && w->state != WRK_DONE && w->chan_fd >= 0; i++) {
+		if (!reserve_is_there(w))
+			return 0;
+		r = receive_one(w);
+	}
+	return r == -EAGAIN ? 0 : r;
+}
+
+void
+channel_tick(struct worker *w)
+{
+	if (w->recv_after_ms == 0 || w->now_ms < w->recv_after_ms || w->chan_fd < 0)
+		return;
+	w->recv_after_ms = 0;
+	if (worker_watch(w, w->chan_fd, EPOLLIN, &w->chan_item) < 0)
+		w->recv_after_ms = w->now_ms + RECV_PAUSE_MS;
+}
+
+void
+channel_fini(struct worker *w)
+{
+	struct out *o;
+
+	while ((o = TAILQ_FIRST(&w->outbox)))
+		out_done(w, o);
+	fd_close(&w->reserve_fd);
+	fd_close(&w->chan_fd);
+}

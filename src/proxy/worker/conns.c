@@ -1,0 +1,398 @@
+/* conns.c - a connection from accept to the master's answer
+ *
+ *      accept --> read up to 32 bytes --> look up the hash --> ARRIVED --> PARKED | PAIR | REFUSED
+ *
+ * Always true:
+ *  1. Not one byte behind the token is read: early payload stays in the kernel.
+ *  2. One deadline, counted from accept, covers everything a stranger can draw
+ *     out; the master's answer has one of its own. Both are constant, so a list
+ *     in order of arrival is in order of deadline too.
+ *  3. A socket is in epoll only while its token is incomplete. From ARRIVED on
+ *     the master may hold a duplicate, which would keep it in epoll after our
+ *     close.
+ *  4. We keep our copy until ARRIVED is answered: a receiver at its descriptor
+ *     limit drops what it was sent, and the peer must not see a reset for that.
+ *  5. The token itself is wiped once it is hashed. Logs name the session.
+ *  6. Who is GONE is freed at the start of the next turn: events of the same
+ *     batch may still name it.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <openssl/crypto.h>
+
+#include "hyper/base/bug.h"
+#include "hyper/base/clock.h"
+#include "hyper/base/fd.h"
+#include "hyper/base/log.h"
+#include "hyper/net/listen.h"
+#include "proxy/worker/worker.h"
+
+#define RETRY_MS        2   /* until the next look-up, when the writer was inside */
+#define ACCEPT_PAUSE_MS 100 /* when there are no descriptors */
+
+#define BIT(s) (1u << (s))
+
+/*   TOKEN --32 bytes--> LOOKUP --live record--> WAITING --answer--> GONE
+ *      `------ end, deadline, cap ----' `-- no record, deadline --------^  */
+#define CONN_STATES(X)                                \
+	X(TOKEN, BIT(CONN_LOOKUP) | BIT(CONN_GONE))   \
+	X(LOOKUP, BIT(CONN_WAITING) | BIT(CONN_GONE)) \
+	X(WAITING, BIT(CONN_GONE))                    \
+	X(GONE, 0)
+
+enum conn_state {
+#define X(n, to) CONN_##n,
+	CONN_STATES(X)
+#undef X
+};
+
+static const struct {
+	const char *name;
+	unsigned to;
+} conn_tab[] = {
+#define X(n, to) { #n, to },
+	CONN_STATES(X)
+#undef X
+};
+
+struct conn {
+	struct item item; /* first: what epoll gives back */
+	TAILQ_ENTRY(conn) link;
+	enum conn_state state;
+	uint64_t id;
+	int fd;
+	bool watched;     /* in epoll */
+	int64_t since_ms; /* accepted; in WAITING: when ARRIVED was queued */
+	size_t have;      /* bytes of the token so far */
+	struct token token;
+	uint8_t hash[32];
+	char session[SESSION_ID_MAX]; /* "" before the token is complete */
+	struct out arrived;
+};
+
+static struct conn_list *
+list_of(struct worker *w, enum conn_state state)
+{
+	return state == CONN_GONE ? &w->gone : state == CONN_WAITING ? &w->waiting : &w->fresh;
+}
+
+static size_t *
+count_of(struct worker *w, enum conn_state state)
+{
+	return state == CONN_GONE ? NULL : state == CONN_WAITING ? &w->n_waiting : &w->n_fresh;
+}
+
+/* The only place that writes c->state; a state's list follows it. */
+static void
+conn_enter(struct worker *w, struct conn *c, enum conn_state to, const char *why)
+{
+	struct conn_list *from_list = list_of(w, c->state), *to_list = list_of(w, to);
+
+	BUG_ON(!(conn_tab[c->state].to & BIT(to)));
+	log_debug("conn", "conn=%llu %s>%s session=%s why=%s", (unsigned long long)c->id, conn_tab[c->state].name,
+	    conn_tab[to].name, c->session, why);
+	if (from_list != to_list) {
+		TAILQ_REMOVE(from_list, c, link);
+		TAILQ_INSERT_TAIL(to_list, c, link);
+		--*count_of(w, c->state);
+		if (count_of(w, to))
+			++*count_of(w, to);
+	}
+	c->state = to;
+}
+
+static void
+conn_unwatch(struct worker *w, struct conn *c)
+{
+	if (c->watched)
+		worker_unwatch(w, c->fd);
+	c->watched = false;
+}
+
+static void
+conn_close(struct worker *w, struct conn *c, const char *why)
+{
+	channel_cancel(w, &c->arrived);
+	conn_unwatch(w, c);
+	fd_close(&c->fd);
+	OPENSSL_cleanse(&c->token, sizeof(c->token));
+	conn_enter(w, c, CONN_GONE, why);
+}
+
+/* Closes it for a reason that somebody may ask about: counted, and logged not too often. */
+static void
+conn_refuse(struct worker *w, struct conn *c, enum end_reason reason)
+{
+	static struct log_limit limits[END_REASON_MAX];
+	char peer[HOSTPORT_MAX] = "?";
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+
+	if (getpeername(c->fd, (struct sockaddr *)&sa, &len) == 0)
+		sockaddr_text((struct sockaddr *)&sa, len, peer);
+	w->refused[reason]++;
+	log_limited(&limits[reason], LOG_LVL_INFO, "refused", "conn=%llu reason=%s peer=%s session=%s",
+	    (unsigned long long)c->id, end_reason_word(reason), peer, *c->session ? c->session : "-");
+	conn_close(w, c, end_reason_word(reason));
+}
+
+/* --- look-up and hand-off -------------------------------------------------- */
+
+static void
+conn_lookup(struct worker *w, struct conn *c)
+{
+	struct toktab_rec rec;
+	int r = toktab_find(w->table, c->hash, clock_now_ns(), &rec);
+
+	if (r == -EAGAIN) {
+		w->retry = true;
+		return;
+	}
+	if (r < 0) {
+		conn_refuse(w, c, END_UNKNOWN_TOKEN);
+		return;
+	}
+	c->since_ms = w->now_ms;
+	conn_enter(w, c, CONN_WAITING, "found");
+	c->arrived.msg = (struct chan_msg){ .type = CHAN_ARRIVED, .conn = c->id };
+	memcpy(c->arrived.msg.hash, c->hash, sizeof(c->hash));
+	c->arrived.fd = c->fd;
+	channel_put(w, &c->arrived);
+	log_info("arrived", "conn=%llu session=%s", (unsigned long long)c->id, c->session);
+}
+
+static void
+set_lowat(int fd, int bytes)
+{
+	(void)!setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes));
+}
+
+static void
+conn_on_token(struct worker *w, struct conn *c)
+{
+	conn_unwatch(w, c);
+	set_lowat(c->fd, 1); /* inherited from the listener; whoever reads on must be woken by one byte */
+	token_hash(&c->token, c->hash);
+	token_session(&c->token, c->session);
+	OPENSSL_cleanse(&c->token, sizeof(c->token));
+	conn_enter(w, c, CONN_LOOKUP, "token");
+	conn_lookup(w, c);
+}
+
+/* Reads the missing bytes of the token and none behind it. */
+static void
+conn_read(struct worker *w, struct conn *c)
+{
+	size_t had = c->have;
+
+	while (c->have < TOKEN_LEN) {
+		ssize_t n = recv(c->fd, c->token.bytes + c->have, TOKEN_LEN - c->have, MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+			break;
+		if (n <= 0) {
+			conn_refuse(w, c, END_SHORT_TOKEN);
+			return;
+		}
+		c->have += (size_t)n;
+	}
+	if (c->have == TOKEN_LEN)
+		conn_on_token(w, c);
+	else if (c->have != had)
+		set_lowat(c->fd, (int)(TOKEN_LEN - c->have));
+}
+
+void
+conn_on_event(struct worker *w, struct item *item)
+{
+	struct conn *c = (struct conn *)item;
+
+	if (c->state == CONN_TOKEN)
+		conn_read(w, c);
+	else
+		BUG_ON(
+		    c->state != CONN_GONE); /* an event of the batch in which it left epoll: none but GONE may see it */
+}
+
+/* --- accept ---------------------------------------------------------------- */
+
+static void
+conn_new(struct worker *w, int fd)
+{
+	struct conn *c = calloc(1, sizeof(*c));
+
+	if (!c) {
+		w->refused[END_INTERNAL]++;
+		fd_close(&fd);
+		return;
+	}
+	c->item.tag = ITEM_CONN;
+	c->id = w->next_conn++;
+	c->fd = fd;
+	c->since_ms = w->now_ms;
+	TAILQ_INSERT_TAIL(&w->fresh, c, link);
+	w->n_fresh++;
+	if (w->n_fresh > w->settings.max_unauthenticated)
+		conn_refuse(w, TAILQ_FIRST(&w->fresh), END_BUSY);
+	/* Most send their token at once: then epoll never sees the socket. */
+	if (c->state == CONN_TOKEN)
+		conn_read(w, c);
+	if (c->state != CONN_TOKEN)
+		return;
+	if (worker_watch(w, c->fd, EPOLLIN, &c->item) < 0)
+		conn_refuse(w, c, END_INTERNAL);
+	else
+		c->watched = true;
+}
+
+void
+conns_accept(struct worker *w, struct listener *l)
+{
+	static struct log_limit limit;
+	int fd;
+
+	for (int i = 0; i < WORKER_TURN && !channel_is_blocked(w); i++) {
+		fd = fd_accept(l->fd);
+		if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -ENOBUFS) {
+			log_limited(
+			    &limit, LOG_LVL_WARN, "accept", "err=\"%s\" pause_ms=%d", strerror(-fd), ACCEPT_PAUSE_MS);
+			w->accept_after_ms = w->now_ms + ACCEPT_PAUSE_MS;
+			return;
+		}
+		if (fd == -EAGAIN)
+			return;
+		if (fd < 0)
+			continue; /* that one died in the queue: accept(2), "Error handling" */
+		w->accepted++;
+		conn_new(w, fd);
+	}
+}
+
+/* --- the master's answers -------------------------------------------------- */
+
+/* At most WORKER_WAIT_MAX of them, and answers come in the order of questions. */
+static struct conn *
+conn_waiting(struct worker *w, uint64_t id)
+{
+	struct conn *c;
+
+	TAILQ_FOREACH (c, &w->waiting, link) {
+		if (c->id == id)
+			return c;
+	}
+	log_debug("late", "conn=%llu", (unsigned long long)id);
+	return NULL;
+}
+
+void
+conn_on_parked(struct worker *w, uint64_t id)
+{
+	struct conn *c = conn_waiting(w, id);
+
+	if (!c)
+		return;
+	log_info("parked", "conn=%llu session=%s", (unsigned long long)c->id, c->session);
+	conn_close(w, c, "parked");
+}
+
+void
+conn_on_refused(struct worker *w, uint64_t id, enum end_reason reason)
+{
+	struct conn *c = conn_waiting(w, id);
+
+	if (c)
+		conn_refuse(w, c, reason);
+}
+
+int
+conn_take(struct worker *w, uint64_t id)
+{
+	struct conn *c = conn_waiting(w, id);
+	int fd;
+
+	if (!c)
+		return -1;
+	fd = c->fd;
+	c->fd = -1;
+	conn_close(w, c, "paired");
+	return fd;
+}
+
+/* --- time ------------------------------------------------------------------ */
+
+static void
+lookups_again(struct worker *w)
+{
+	struct conn *c, *next;
+
+	w->retry = false;
+	for (c = TAILQ_FIRST(&w->fresh); c; c = next) {
+		next = TAILQ_NEXT(c, link);
+		if (c->state == CONN_LOOKUP)
+			conn_lookup(w, c);
+	}
+}
+
+static void
+free_gone(struct worker *w)
+{
+	struct conn *c;
+
+	while ((c = TAILQ_FIRST(&w->gone))) {
+		TAILQ_REMOVE(&w->gone, c, link);
+		free(c);
+	}
+}
+
+void
+conns_tick(struct worker *w)
+{
+	int64_t fresh_until = w->now_ms - (int64_t)w->settings.accept_timeout_ms;
+	struct conn *c;
+
+	free_gone(w);
+	if (w->retry)
+		lookups_again(w);
+	while ((c = TAILQ_FIRST(&w->fresh)) && c->since_ms <= fresh_until)
+		conn_refuse(w, c, c->state == CONN_TOKEN ? END_SILENT : END_DEADLINE);
+	while ((c = TAILQ_FIRST(&w->waiting)) && c->since_ms <= w->now_ms - WORKER_ANSWER_MS)
+		conn_refuse(w, c, END_DEADLINE);
+}
+
+int64_t
+conns_next_ms(const struct worker *w)
+{
+	const struct conn *fresh = TAILQ_FIRST(&w->fresh), *waiting = TAILQ_FIRST(&w->waiting);
+	int64_t next = w->retry ? w->now_ms + RETRY_MS : INT64_MAX;
+
+	if (fresh && fresh->since_ms + (int64_t)w->settings.accept_timeout_ms < next)
+		next = fresh->since_ms + (int64_t)w->settings.accept_timeout_ms;
+	if (waiting && waiting->since_ms + WORKER_ANSWER_MS < next)
+		next = waiting->since_ms + WORKER_ANSWER_MS;
+	return next;
+}
+
+void
+conns_drop_all(struct worker *w, enum end_reason reason)
+{
+	struct conn *c;
+
+	while ((c = TAILQ_FIRST(&w->fresh)))
+		conn_refuse(w, c, reason);
+	while ((c = TAILQ_FIRST(&w->waiting)))
+		conn_refuse(w, c, reason);
+}
+
+void
+conns_fini(struct worker *w)
+{
+	BUG_ON(w->n_fresh != 0 || w->n_waiting != 0);
+	free_gone(w);
+}

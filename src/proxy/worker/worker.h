@@ -1,0 +1,166 @@
+/* worker.h - what the files of a worker share: the worker, its connections, its messages
+ *
+ *      worker.c    start, loop, listeners, stats page
+ *      conns.c     from accept to the answer of the master
+ *      pairs.c     joined sockets: names for the log, exactly one ENDED each
+ *      channel.c   messages to and from the master
+ *
+ * Private to src/proxy/worker. One process, one loop, no locks.
+ */
+#ifndef HYPER_PROXY_WORKER_WORKER_H
+#define HYPER_PROXY_WORKER_WORKER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "hyper/base/attr.h"
+#include "hyper/base/words.h"
+#include "hyper/proxy/toktab.h"
+#include "hyper/proxy/worker_abi.h"
+#include "hyper/relay/relay.h"
+#include "hyper/wire/chanmsg.h"
+#include "hyper/wire/token.h"
+
+#define WORKER_LISTENERS  (WORKER_FD_LISTENER_MAX - WORKER_FD_LISTENER + 1)
+#define WORKER_TURN       16   /* accepts, or messages, in one turn of the loop */
+#define WORKER_WAIT_MAX   256  /* connections that wait for the master: about what a channel's buffer holds */
+#define WORKER_ANSWER_MS  5000 /* for the master to answer ARRIVED */
+#define WORKER_IDLE_PIPES 64
+
+/* First member of all that our epoll set points to; others have RELAY_TAG. */
+struct item {
+	uint32_t tag;
+};
+enum item_tag { ITEM_CHANNEL = 1, ITEM_LISTENER, ITEM_CONN };
+
+#define WRK_BIT(s) (1u << (s))
+
+/*   STARTING --SETTINGS--> SERVING --DRAIN--> DRAINING --nothing left--> DRAINED --STOP--> DONE
+ *       |                     |                  |                         |             ^  ^
+ *       |---------------------+------------------+--------- STOP ----------'-------------'  |
+ *       `---------------------+-- channel's end -+--> ORPHANED ---- last pair's end --------'  */
+#define WORKER_STATES(X)                                                                                      \
+	X(STARTING, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_ORPHANED) | WRK_BIT(WRK_DONE)) \
+	X(SERVING, WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_ORPHANED) | WRK_BIT(WRK_DONE))                         \
+	X(DRAINING, WRK_BIT(WRK_DRAINED) | WRK_BIT(WRK_ORPHANED) | WRK_BIT(WRK_DONE))                         \
+	X(DRAINED, WRK_BIT(WRK_ORPHANED) | WRK_BIT(WRK_DONE))                                                 \
+	X(ORPHANED, WRK_BIT(WRK_DONE))                                                                        \
+	X(DONE, 0)
+
+enum worker_state {
+#define X(n, to) WRK_##n,
+	WORKER_STATES(X)
+#undef X
+};
+
+/* A message on its way to the master. It is part of what it is about, so that
+ * queueing never fails and the queue is bounded by what it speaks of. */
+struct out {
+	TAILQ_ENTRY(out) link;
+	bool queued;
+	int fd; /* borrowed while queued; -1 none */
+	struct chan_msg msg;
+	/* It was sent, or there is nobody left to send it to. May free `o`. NULL: nothing to do. */
+	void (*done)(struct out *o);
+};
+TAILQ_HEAD(out_list, out);
+
+struct conn;
+struct pair;
+TAILQ_HEAD(conn_list, conn);
+
+struct listener {
+	struct item item;
+	int fd;
+	bool armed;
+};
+
+struct worker {
+	unsigned slot;
+	uint32_t gen;
+	enum worker_state state;
+	int exit_code;
+	int epoll_fd;
+	int64_t now_ms; /* of this turn */
+	struct worker_stats *stats;
+	struct toktab *table;
+	struct relay *relay; /* from the first SETTINGS on */
+	struct chan_settings settings;
+
+	struct listener listeners[WORKER_LISTENERS];
+	size_t n_listeners;
+	int64_t accept_after_ms; /* paused until then: no descriptors were free */
+	uint64_t accepted;
+
+	/* conns.c */
+	struct conn_list fresh;   /* token not known yet, oldest first */
+	struct conn_list waiting; /* ARRIVED queued or sent, oldest first */
+	struct conn_list gone;    /* freed at the start of the next turn */
+	size_t n_fresh, n_waiting;
+	bool retry; /* a look-up met the writer: try again soon */
+	uint64_t next_conn;
+	uint64_t refused[END_REASON_MAX];
+
+	/* pairs.c */
+	struct pair *pairs; /* by number */
+	size_t n_pairs;
+	uint64_t pairs_total;
+
+	/* channel.c */
+	struct item chan_item;
+	int chan_fd;
+	int reserve_fd;        /* given up for the time of a receive: it has room for a descriptor */
+	int64_t recv_after_ms; /* not read until then: no descriptor is free */
+	int64_t send_after_ms; /* back-pressure */
+	struct out_list outbox;
+	struct out ready, drained;
+};
+
+/* worker.c */
+void worker_enter(struct worker *, enum worker_state to, const char *why);
+int worker_watch(struct worker *, int fd, uint32_t events, struct item *) ATTR_MUST_USE;
+void worker_unwatch(struct worker *, int fd);
+void worker_close_listeners(struct worker *);
+void worker_name(const struct worker *, char ret[32]);
+
+/* conns.c */
+void conns_accept(struct worker *, struct listener *);
+void conn_on_event(struct worker *, struct item *);
+/* Deadlines, look-ups to be tried again, memory of the last turn. */
+void conns_tick(struct worker *);
+/* When conns_tick() has something to do at the latest; INT64_MAX never. */
+int64_t conns_next_ms(const struct worker *);
+/* The answers to ARRIVED. An unknown number is a late answer and no error. */
+void conn_on_parked(struct worker *, uint64_t conn);
+void conn_on_refused(struct worker *, uint64_t conn, enum end_reason);
+/* Takes the socket of a waiting connection for its pair; -1 when it is gone. */
+int conn_take(struct worker *, uint64_t conn);
+void conns_drop_all(struct worker *, enum end_reason);
+void conns_fini(struct worker *);
+
+/* pairs.c; the descriptor is given. 0, or -EPROTO when this pair exists already. */
+int pairs_join(struct worker *, const struct chan_msg *, int first_fd) ATTR_MUST_USE;
+void pairs_on_end(const struct relay_end *, void *worker);
+void pairs_fini(struct worker *);
+
+/* channel.c */
+int channel_init(struct worker *) ATTR_MUST_USE;
+/* Reads what is there; -EPROTO: the master is wrong, stop. */
+int channel_on_event(struct worker *) ATTR_MUST_USE;
+/* Queues `o->msg`; its generation is filled in. */
+void channel_put(struct worker *, struct out *);
+void channel_cancel(struct worker *, struct out *);
+/* Reads again after a pause. */
+void channel_tick(struct worker *);
+/* Sends what can be sent now. */
+void channel_flush(struct worker *);
+/* Before the exit: waits up to a second for the outbox to empty. */
+void channel_flush_last(struct worker *);
+int64_t channel_next_ms(const struct worker *);
+/* The master does not take our messages: accept nothing more. */
+bool channel_is_blocked(const struct worker *);
+void channel_fini(struct worker *);
+
+#endif
