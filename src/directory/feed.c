@@ -106,7 +106,7 @@ save(struct feed *f)
 
 /* The last page has come: what was collected becomes C. */
 static void
-accept(struct feed *f)
+adopt(struct feed *f)
 {
 	struct chain *next = growing(f);
 	json_t *entries = NULL;
@@ -202,7 +202,7 @@ on_page(struct rpc_answer *answer, void *arg)
 		return;
 	}
 	if (json_array_size(answer->result) == 0) {
-		accept(f);
+		adopt(f);
 		return;
 	}
 	if (take_page(f, answer->result, why) < 0) {

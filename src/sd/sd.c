@@ -1,0 +1,127 @@
+/* sd.c - the process `sd run`
+ *
+ *   start: signals -> trust, store, chain verified -> listen -> ready -> serve -> stop
+ *
+ * Always true:
+ *  1. Nothing is listened on before the whole chain has been verified.
+ *  2. Every call is answered at once, so stopping never leaves one open.
+ *  3. After a write whose outcome is unknown the submitter gets its error and
+ *     the process ends with EXIT_FAIL; reads are served until then. Whoever
+ *     restarts it gets a verified chain.
+ *
+ * Handlers run from the loop and may do anything.
+ *
+ * Not here: methods (api.c), what is accepted (book.c).
+ */
+#include "hyper/sd/sd.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+#include <event2/event.h>
+
+#include "hyper/base/daemon.h"
+#include "hyper/base/log.h"
+#include "hyper/net/rpcserver.h"
+#include "sd/api.h"
+#include "sd/book.h"
+
+#define POISON_GRACE_MS 300 /* for the answer to leave */
+
+struct sd {
+	struct daemon *daemon;
+	struct book *book;
+	struct rpc_server *server;
+	struct event *end_ev;
+};
+
+static void
+on_signal(enum daemon_signal sig, void *arg)
+{
+	struct sd *sd = arg;
+
+	switch (sig) {
+	case DAEMON_STOP:
+	case DAEMON_STOP_NOW:
+		log_info("stopping", "records=%zu", book_length(sd->book));
+		daemon_stop(sd->daemon, EXIT_OK);
+		break;
+	case DAEMON_RELOAD: log_info("reload_ignored", "note=\"restart sd to apply changed settings\""); break;
+	case DAEMON_REOPEN:
+	case DAEMON_CHILD: break;
+	}
+}
+
+static void
+on_end(evutil_socket_t fd, short what, void *arg)
+{
+	struct sd *sd = arg;
+
+	(void)fd;
+	(void)what;
+	daemon_stop(sd->daemon, EXIT_FAIL);
+}
+
+static void
+on_call(struct rpc_call *call, void *arg)
+{
+	const struct timeval grace = { 0, POISON_GRACE_MS * 1000 };
+	struct sd *sd = arg;
+
+	api_serve(sd->book, call);
+	if (book_is_poisoned(sd->book) && !event_pending(sd->end_ev, EV_TIMEOUT, NULL)) {
+		log_error("store_poisoned", "note=\"a write failed and nobody knows what is on the disk: ending, check "
+					    "the disk, start again\"");
+		event_add(sd->end_ev, &grace);
+	}
+}
+
+/* A file size limit is an error of write(2) like a full disk, not the end of the process. */
+static void
+ignore_file_size_signal(void)
+{
+	struct sigaction ignore = { .sa_handler = SIG_IGN };
+
+	sigaction(SIGXFSZ, &ignore, NULL);
+}
+
+static int
+sd_open(struct sd *sd, const struct conf_sd *conf)
+{
+	char err[BOOK_ERR_MAX] = "out of memory";
+	char why[RPC_SERVER_ERR_MAX] = "out of memory";
+
+	if (book_open(conf, &sd->book, err) < 0) {
+		log_error("start_failed", "err=\"%s\"", err);
+		return EXIT_FAIL;
+	}
+	if (daemon_new(on_signal, sd, &sd->daemon) < 0 ||
+	    !(sd->end_ev = evtimer_new(daemon_base(sd->daemon), on_end, sd)) ||
+	    rpc_server_new(daemon_base(sd->daemon), conf->rpc_server, NULL, on_call, sd, &sd->server, why) < 0) {
+		log_error("start_failed", "err=\"%s\"", why);
+		return EXIT_FAIL;
+	}
+	return EXIT_OK;
+}
+
+int
+sd_run(const struct conf_sd *conf)
+{
+	struct sd sd = { 0 };
+	int code;
+
+	ignore_file_size_signal();
+	code = sd_open(&sd, conf);
+	if (code == EXIT_OK) {
+		daemon_ready("jsonrpc_port=%u records=%zu store=%s", rpc_server_port(sd.server), book_length(sd.book),
+		    conf->store_path);
+		code = daemon_run(sd.daemon);
+	}
+	rpc_server_free(sd.server);
+	if (sd.end_ev)
+		event_free(sd.end_ev);
+	daemon_free(sd.daemon);
+	book_close(sd.book);
+	log_info("stopped", "exit=%d", code);
+	return code;
+}
