@@ -22,7 +22,7 @@ sub records {
 		return { name => $name, permissions => [], methods => [ { name => $method, permissions => $call->($group) } ] } };
 	my @records;
 	my $add = sub { my ($name, $section, $data) = @_;
-		push @records, { record => { name => $name, section => $section, data => $data, created_at => '2026-01-01T00:00:00Z' } } };
+		push @records, { name => $name, section => $section, data => $data, created_at => '2026-01-01T00:00:00Z' } };
 	for my $n (1, 2) {
 		$add->("hd-$n", 'groups', ['health-departments']);
 		$add->("hd-$n", 'channels', [ { type => 'grpc_client' },
