@@ -9,7 +9,7 @@
  *     room; descriptors in flight do not, so those are tried again by time.
  *  3. A descriptor that nobody took is closed before the next message is read.
  *
- * Not here: which message is permitted when (pool.c), what it means (meet.c).
+ * Not here: which message is permitted when (slots.c), what it means (meet.c).
  */
 #include "proxy/master/chan.h"
 

@@ -1,7 +1,7 @@
 /* master.c - `proxy run public`: start, wiring, signals, stop
  *
  *   A's and B's hyper --JSON-RPC--> broker --sessions--> token table (workers read it)
- *   workers --channel--> pool --> meet --> sessions, pairs
+ *   workers --channel--> slots --> meet --> sessions, pairs
  *
  * Always true:
  *  1. One loop, one thread: every state change of a token happens here, in order.
@@ -30,8 +30,8 @@
 #include "hyper/proxy/toktab.h"
 #include "proxy/master/broker.h"
 #include "proxy/master/meet.h"
-#include "proxy/master/pool.h"
 #include "proxy/master/session.h"
+#include "proxy/master/slots.h"
 
 #define BIT(s) (1u << (s))
 
@@ -74,7 +74,7 @@ struct master {
 	struct toktab *table;
 	struct sessions *sessions;
 	struct meet *meet;
-	struct pool *pool;
+	struct slots *slots;
 	struct broker *broker;
 	struct rpc_client *client;
 	struct rpc_server *server;
@@ -116,7 +116,7 @@ on_ready(void *arg)
 	if (m->state != MASTER_STARTING)
 		return;
 	master_enter(m, MASTER_SERVING, "all workers serve");
-	pool_pids(m->pool, pids, sizeof(pids));
+	slots_pids(m->slots, pids, sizeof(pids));
 	daemon_ready("port=%u jsonrpc_port=%u endpoint=%s workers=%s", (unsigned)m->listeners.port,
 	    (unsigned)rpc_server_port(m->server), m->endpoint, pids);
 }
@@ -138,7 +138,7 @@ on_tick(void *arg)
 	meet_on_tick(m->meet);
 }
 
-static const struct pool_ops pool_ops = { on_message, on_lost, on_ready, on_empty, on_tick };
+static const struct slots_ops slots_ops = { on_message, on_lost, on_ready, on_empty, on_tick };
 
 static void
 master_stop(struct master *m, bool now)
@@ -148,10 +148,10 @@ master_stop(struct master *m, bool now)
 		log_info("stopping", "deadline_ms=%d", now ? 0 : POOL_STOP_MS);
 		broker_drain(m->broker);
 		sessions_end_all(m->sessions, END_STOPPED);
-		pool_stop(m->pool, now);
+		slots_stop(m->slots, now);
 		listeners_close(&m->listeners);
 	} else if (now) {
-		pool_stop(m->pool, true);
+		slots_stop(m->slots, true);
 	}
 }
 
@@ -170,7 +170,7 @@ on_signal(enum daemon_signal sig, void *arg)
 	case DAEMON_REOPEN:
 		log_info("reopen", "ignored: the log goes to standard error, there is no file to open again");
 		break;
-	case DAEMON_CHILD: pool_reap(m->pool); break;
+	case DAEMON_CHILD: slots_reap(m->slots); break;
 	}
 }
 
@@ -264,10 +264,10 @@ on_session_end(struct session *s, enum end_reason reason, void *arg)
 }
 
 static int
-start_pool(struct master *m)
+start_slots(struct master *m)
 {
 	const struct conf_proxy_public *c = m->conf;
-	struct pool_conf pc = { .workers = c->workers, .table_fd = toktab_fd(m->table), .listeners = &m->listeners };
+	struct slots_conf pc = { .workers = c->workers, .table_fd = toktab_fd(m->table), .listeners = &m->listeners };
 
 	m->meet = meet_new(m->sessions, c->max_pairs);
 	if (!m->meet)
@@ -278,7 +278,7 @@ start_pool(struct master *m)
 		.pipe_size = c->pipe_size,
 		.copy_mode = c->copy_mode,
 		.log_level = (uint8_t)m->log_level };
-	return pool_new(daemon_base(m->daemon), &pc, &pool_ops, m, &m->pool);
+	return slots_new(daemon_base(m->daemon), &pc, &slots_ops, m, &m->slots);
 }
 
 /* An exit code. */
@@ -305,7 +305,7 @@ master_start(struct master *m)
 	}
 	if (rc == 0) {
 		what = "workers";
-		rc = start_pool(m);
+		rc = start_slots(m);
 	}
 	if (rc == 0)
 		return EXIT_OK;
@@ -319,7 +319,7 @@ master_fini(struct master *m)
 	if (m->broker && m->sessions)
 		sessions_end_all(m->sessions, END_STOPPED);
 	meet_free(m->meet); /* pairs point at slots */
-	pool_free(m->pool);
+	slots_free(m->slots);
 	rpc_client_free(m->client); /* the calls in flight still point at the broker's asks */
 	rpc_server_free(m->server);
 	broker_free(m->broker);

@@ -8,7 +8,7 @@
  *  3. Each pair has one `ended` line: from ENDED, or `worker_lost`.
  *  4. One connection cannot meet itself: its cookie is compared.
  *
- * Not here: records and their time (session.c), which message is permitted (pool.c).
+ * Not here: records and their time (session.c), which message is permitted (slots.c).
  */
 #include "proxy/master/meet.h"
 

@@ -9,8 +9,8 @@
 #include <stddef.h>
 
 #include "hyper/base/attr.h"
-#include "proxy/master/pool.h"
 #include "proxy/master/session.h"
+#include "proxy/master/slots.h"
 
 struct meet;
 
@@ -18,7 +18,7 @@ struct meet;
 struct meet *meet_new(struct sessions *, size_t max_pairs);
 void meet_free(struct meet *);
 
-/* pool_ops */
+/* slots_ops */
 int meet_on_message(struct meet *, struct slot *, const struct chan_msg *, int *fd, bool lost) ATTR_MUST_USE;
 void meet_on_lost(struct meet *, struct slot *);
 void meet_on_tick(struct meet *);

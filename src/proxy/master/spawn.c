@@ -10,7 +10,7 @@
  * /proc/self/exe and not a path: the file may have been replaced by an upgrade,
  * and master and worker must be of one version.
  *
- * Not here: when a worker is started, and what becomes of it (pool.c).
+ * Not here: when a worker is started, and what becomes of it (slots.c).
  */
 #include "proxy/master/spawn.h"
 

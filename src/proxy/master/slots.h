@@ -1,12 +1,12 @@
-/* pool.h - the worker slots: starting, watching, replacing and stopping worker processes
+/* slots.h - the worker slots: starting, watching, replacing and stopping worker processes
  *
  *   IDLE --fork--> STARTING --READY--> SERVING --stop--> STOPPING
  *    ^                |                   |                 |
  *    |                `-- late, wrong, no heartbeat, late --+--> DOOMED (SIGKILL sent)
  *    `----------------------- waitpid says it is gone ----------'
  */
-#ifndef HYPER_PROXY_MASTER_POOL_H
-#define HYPER_PROXY_MASTER_POOL_H
+#ifndef HYPER_PROXY_MASTER_SLOTS_H
+#define HYPER_PROXY_MASTER_SLOTS_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,17 +17,17 @@
 #include "hyper/wire/chanmsg.h"
 
 struct event_base;
-struct pool;
+struct slots;
 struct slot;
 
-struct pool_conf {
+struct slots_conf {
 	unsigned workers;
-	int table_fd;                      /* borrowed until pool_free() */
-	const struct listeners *listeners; /* borrowed until pool_free() or pool_stop() */
+	int table_fd;                      /* borrowed until slots_free() */
+	const struct listeners *listeners; /* borrowed until slots_free() or slots_stop() */
 	struct chan_settings settings;
 };
 
-struct pool_ops {
+struct slots_ops {
 	/* ARRIVED, PAIRED or ENDED. *fd as in chan_ops. 0, or -EPROTO: this worker
 	 * is wrong and gets killed. */
 	int (*on_message)(struct slot *, const struct chan_msg *, int *fd, bool lost, void *arg);
@@ -35,29 +35,29 @@ struct pool_ops {
 	void (*on_lost)(struct slot *, void *arg);
 	/* Once: every slot serves. */
 	void (*on_ready)(void *arg);
-	/* Once, after pool_stop(): the last process is gone. */
+	/* Once, after slots_stop(): the last process is gone. */
 	void (*on_empty)(void *arg);
 	/* Every half second, for what else has deadlines. */
 	void (*on_tick)(void *arg);
 };
 
 /* Starts the workers. 0 with *ret taken, or -errno untouched. */
-int pool_new(
-    struct event_base *, const struct pool_conf *, const struct pool_ops *, void *arg, struct pool **ret) ATTR_MUST_USE;
+int slots_new(struct event_base *, const struct slots_conf *, const struct slots_ops *, void *arg,
+    struct slots **ret) ATTR_MUST_USE;
 
 /* Kills and reaps what is left. NULL is fine. */
-void pool_free(struct pool *);
+void slots_free(struct slots *);
 
 /* A child may have ended: waitpid for each slot. */
-void pool_reap(struct pool *);
+void slots_reap(struct slots *);
 
 /* STOP to all, SIGKILL after POOL_STOP_MS, at once with `now`. on_empty follows, from
  * the loop or, without any process, before this returns. */
 #define POOL_STOP_MS 2000
-void pool_stop(struct pool *, bool now);
+void slots_stop(struct slots *, bool now);
 
 /* "pid,pid,..." of the living workers. */
-void pool_pids(const struct pool *, char *ret, size_t cap);
+void slots_pids(const struct slots *, char *ret, size_t cap);
 
 /* Number of the slot in all logs, and its generation. */
 unsigned slot_no(const struct slot *);

@@ -1,6 +1,6 @@
-/* test_pool.c - worker slots: what a wrong, dead or frozen worker costs, and that it costs nobody else
+/* test_slots.c - worker slots: what a wrong, dead or frozen worker costs, and that it costs nobody else
  *
- * This program is its own worker: pool.c executes /proc/self/exe, and main()
+ * This program is its own worker: slots.c executes /proc/self/exe, and main()
  * plays the role that HYPER_TEST_ROLE names.
  */
 #include <errno.h>
@@ -26,7 +26,7 @@
 #include "hyper/base/log.h"
 #include "hyper/net/listen.h"
 #include "hyper/proxy/worker_abi.h"
-#include "proxy/master/pool.h"
+#include "proxy/master/slots.h"
 
 /* --- the worker --- */
 
@@ -110,7 +110,7 @@ play(const char *role, uint32_t gen)
 static struct {
 	struct event_base *base;
 	struct listeners listeners;
-	struct pool *pool;
+	struct slots *slots;
 	struct event *child, *guard;
 	unsigned n_lost, n_ready, n_empty, n_tick;
 	uint32_t lost_gen;
@@ -169,8 +169,8 @@ on_child(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	(void)arg;
-	if (h.pool)
-		pool_reap(h.pool);
+	if (h.slots)
+		slots_reap(h.slots);
 }
 
 static void
@@ -182,13 +182,13 @@ on_guard(evutil_socket_t fd, short what, void *arg)
 	fail_msg("nothing happened within the deadline");
 }
 
-static const struct pool_ops ops = { on_message, on_lost, on_ready, on_empty, on_tick };
+static const struct slots_ops ops = { on_message, on_lost, on_ready, on_empty, on_tick };
 
 static void
 start(const char *role, unsigned workers)
 {
 	const struct timeval tv = { 30, 0 };
-	struct pool_conf conf = { .workers = workers, .table_fd = 0, .listeners = &h.listeners };
+	struct slots_conf conf = { .workers = workers, .table_fd = 0, .listeners = &h.listeners };
 	char err[LISTEN_ERR_MAX];
 
 	memset(&h, 0, sizeof(h));
@@ -201,18 +201,18 @@ start(const char *role, unsigned workers)
 	event_add(h.child, NULL);
 	event_add(h.guard, &tv);
 	assert_int_equal(listeners_open("127.0.0.1:0", &h.listeners, err), 0);
-	assert_int_equal(pool_new(h.base, &conf, &ops, &h, &h.pool), 0);
+	assert_int_equal(slots_new(h.base, &conf, &ops, &h, &h.slots), 0);
 }
 
 static void
 stop(bool now)
 {
-	pool_stop(h.pool, now);
+	slots_stop(h.slots, now);
 	while (!h.n_empty)
 		event_base_loop(h.base, EVLOOP_ONCE);
 	assert_int_equal(h.n_empty, 1);
-	pool_free(h.pool);
-	h.pool = NULL;
+	slots_free(h.slots);
+	h.slots = NULL;
 	listeners_close(&h.listeners);
 	event_free(h.child);
 	event_free(h.guard);
@@ -272,7 +272,7 @@ test_wrong(void **state)
 			fail_msg("%s: generation %u was lost", roles[i], h.lost_gen);
 		do {
 			event_base_loop(h.base, EVLOOP_ONCE);
-			pool_pids(h.pool, pids, sizeof(pids));
+			slots_pids(h.slots, pids, sizeof(pids));
 		} while (!pids[0]);
 		stop(false);
 		assert_int_equal(fd_count(), before);
@@ -348,7 +348,7 @@ main(int argc, char **argv)
 	/* what any program may have open must not reach a worker */
 	if (dup(0) < 0)
 		return 1;
-	log_open("test_pool", LOG_LVL_BUG);
+	log_open("test_slots", LOG_LVL_BUG);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

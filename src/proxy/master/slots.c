@@ -1,4 +1,4 @@
-/* pool.c - the worker slots: one state machine for each process
+/* slots.c - the worker slots: one state machine for each process
  *
  * Always true:
  *  1. A slot in IDLE has no process and no channel; in every other state it has
@@ -14,7 +14,7 @@
  *
  * Not here: what ARRIVED, PAIRED and ENDED mean (meet.c).
  */
-#include "proxy/master/pool.h"
+#include "proxy/master/slots.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -70,7 +70,7 @@ static const struct {
 };
 
 struct slot {
-	struct pool *pool;
+	struct slots *slots;
 	unsigned no;
 	uint32_t gen; /* of the process that lives or lived last; 0 before the first */
 	enum slot_state state;
@@ -84,10 +84,10 @@ struct slot {
 	struct event *timer; /* IDLE: start; STARTING: READY is late; STOPPING: the end is late */
 };
 
-struct pool {
+struct slots {
 	struct event_base *base;
-	struct pool_conf conf;
-	const struct pool_ops *ops;
+	struct slots_conf conf;
+	const struct slots_ops *ops;
 	void *arg;
 	struct event *tick;
 	bool was_ready;   /* on_ready was called */
@@ -131,7 +131,7 @@ slot_doom(struct slot *s, const char *why)
 static int
 on_ready_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
 {
-	struct pool *p = s->pool;
+	struct slots *p = s->slots;
 	unsigned i;
 
 	(void)fd;
@@ -154,7 +154,7 @@ on_ready_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
 static int
 on_upper_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
 {
-	return s->pool->ops->on_message(s, m, fd, lost, s->pool->arg);
+	return s->slots->ops->on_message(s, m, fd, lost, s->slots->arg);
 }
 
 /* What a worker may say, and when (docs/ipc.md). DOOMED: it said so before it died. */
@@ -219,7 +219,7 @@ slot_fini(struct slot *s)
 static int
 slot_spawn(struct slot *s)
 {
-	struct pool *p = s->pool;
+	struct slots *p = s->slots;
 	struct spawn spawn = { .slot = s->no, .gen = s->gen + 1, .table_fd = p->conf.table_fd, .stats_fd = -1 };
 	int pair[2] = { -1, -1 }, rc;
 	pid_t pid;
@@ -246,7 +246,7 @@ slot_spawn(struct slot *s)
 static void
 slot_start(struct slot *s)
 {
-	struct chan_msg m = { .type = CHAN_SETTINGS, .settings = s->pool->conf.settings };
+	struct chan_msg m = { .type = CHAN_SETTINGS, .settings = s->slots->conf.settings };
 	int rc = slot_spawn(s);
 
 	if (rc < 0) {
@@ -280,7 +280,7 @@ on_timer(evutil_socket_t fd, short what, void *arg)
 }
 
 static void
-check_empty(struct pool *p)
+check_empty(struct slots *p)
 {
 	unsigned i;
 
@@ -296,7 +296,7 @@ check_empty(struct pool *p)
 static void
 slot_reaped(struct slot *s, int status)
 {
-	struct pool *p = s->pool;
+	struct slots *p = s->slots;
 	int64_t lived = clock_now_ms() - s->started_ms;
 
 	if (s->chan)
@@ -317,7 +317,7 @@ slot_reaped(struct slot *s, int status)
 }
 
 void
-pool_reap(struct pool *p)
+slots_reap(struct slots *p)
 {
 	unsigned i;
 	int status;
@@ -356,7 +356,7 @@ slot_check_beat(struct slot *s)
 static void
 on_tick(evutil_socket_t fd, short what, void *arg)
 {
-	struct pool *p = arg;
+	struct slots *p = arg;
 	unsigned i;
 
 	(void)fd;
@@ -367,10 +367,10 @@ on_tick(evutil_socket_t fd, short what, void *arg)
 	p->ops->on_tick(p->arg);
 }
 
-/* --- the pool --- */
+/* --- the slots --- */
 
 static int
-pool_init(struct pool *p)
+slots_init(struct slots *p)
 {
 	const struct timeval tv = { 0, TICK_MS * 1000 };
 	unsigned i;
@@ -381,7 +381,7 @@ pool_init(struct pool *p)
 	for (i = 0; i < p->conf.workers; i++) {
 		struct slot *s = &p->slots[i];
 
-		s->pool = p;
+		s->slots = p;
 		s->no = i;
 		s->backoff_ms = BACKOFF_MIN_MS;
 		s->timer = evtimer_new(p->base, on_timer, s);
@@ -392,10 +392,10 @@ pool_init(struct pool *p)
 }
 
 int
-pool_new(
-    struct event_base *base, const struct pool_conf *conf, const struct pool_ops *ops, void *arg, struct pool **ret)
+slots_new(
+    struct event_base *base, const struct slots_conf *conf, const struct slots_ops *ops, void *arg, struct slots **ret)
 {
-	struct pool *p = calloc(1, sizeof(*p) + conf->workers * sizeof(p->slots[0]));
+	struct slots *p = calloc(1, sizeof(*p) + conf->workers * sizeof(p->slots[0]));
 	unsigned i;
 
 	if (!p)
@@ -404,8 +404,8 @@ pool_new(
 	p->conf = *conf;
 	p->ops = ops;
 	p->arg = arg;
-	if (pool_init(p) < 0) {
-		pool_free(p);
+	if (slots_init(p) < 0) {
+		slots_free(p);
 		return -ENOMEM;
 	}
 	for (i = 0; i < conf->workers; i++)
@@ -415,7 +415,7 @@ pool_new(
 }
 
 void
-pool_free(struct pool *p)
+slots_free(struct slots *p)
 {
 	unsigned i;
 
@@ -438,7 +438,7 @@ pool_free(struct pool *p)
 }
 
 void
-pool_stop(struct pool *p, bool now)
+slots_stop(struct slots *p, bool now)
 {
 	struct chan_msg m = { .type = CHAN_STOP };
 	unsigned i;
@@ -461,7 +461,7 @@ pool_stop(struct pool *p, bool now)
 }
 
 void
-pool_pids(const struct pool *p, char *ret, size_t cap)
+slots_pids(const struct slots *p, char *ret, size_t cap)
 {
 	size_t len = 0;
 	unsigned i;
