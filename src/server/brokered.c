@@ -9,9 +9,9 @@
  *     like one that a connectionRequest names, the token exactly 32 bytes.
  *  3. Each log line carries the session id, once there is one; never the token.
  *
- * Times: P tells how long after receipt it reached each step. Its receipt is
- * taken to lie half the remaining round trip after our asking, so that all eight
- * steps are on one scale, ours.
+ * Times: P tells how long after receipt it reached each step; that scale is
+ * kept. P's receipt is taken to lie half the remaining round trip after our
+ * asking, so that the steps that we know (6 to 8) are on the same scale.
  *
  * Not here: TLS with B and what is kept of it (pool.c).
  */
@@ -37,9 +37,9 @@ struct brokered {
 	char *target;
 	char *proxy;
 	int64_t deadline_ms;
-	int64_t asked_ms;
 	int64_t asked_ns;
-	bool is_asking; /* the broker owes an answer */
+	double shift_ms; /* from our asking to P's receipt, as far as we can tell */
+	bool is_asking;  /* the broker owes an answer */
 	struct tokdial *dial;
 	char session[SESSION_ID_MAX];
 	json_t *timeline;
@@ -76,34 +76,32 @@ ms_since(int64_t start_ns)
 	return (double)(clock_now_ns() - start_ns) / 1e6;
 }
 
-/* P's steps, moved onto our own scale. */
+/* P's steps as it told them, and the shift that brings our own clock onto P's scale. */
 static void
 brokered_read_timeline(struct brokered *b, const json_t *theirs)
 {
-	double answered_ms = ms_since(b->asked_ns), last_ms = 0, shift_ms;
-	int step;
+	double answered_ms = ms_since(b->asked_ns), last_ms = 0;
 
-	for (step = STEP_ASKED; step < STEP_PAIRED; step++) {
-		double ms = json_number_value(json_object_get(theirs, broker_step_word((enum broker_step)step)));
-
-		last_ms = ms > last_ms ? ms : last_ms;
-	}
-	shift_ms = answered_ms > last_ms ? (answered_ms - last_ms) / 2 : 0;
-	for (step = STEP_ASKED; step < STEP_ANSWERED; step++) {
+	for (int step = STEP_ASKED; step < STEP_PAIRED; step++) {
 		const json_t *ms = json_object_get(theirs, broker_step_word((enum broker_step)step));
 
-		if (json_is_number(ms))
-			timeline_add(b->timeline, (enum broker_step)step, json_number_value(ms) + shift_ms);
+		if (!json_is_number(ms))
+			continue;
+		last_ms = json_number_value(ms) > last_ms ? json_number_value(ms) : last_ms;
+		timeline_add(b->timeline, (enum broker_step)step, json_number_value(ms));
 	}
-	timeline_add(b->timeline, STEP_ANSWERED, answered_ms);
+	b->shift_ms = answered_ms > last_ms ? (answered_ms - last_ms) / 2 : 0;
+	timeline_add(b->timeline, STEP_ANSWERED, answered_ms - b->shift_ms);
 }
 
 static void
 brokered_end(struct brokered *b, int fd, struct rpc_answer *error)
 {
-	struct brokered_end end = {
-		.via = b->proxy, .fd = fd, .timeline = b->timeline, .asked_ms = b->asked_ms, .error = error
-	};
+	struct brokered_end end = { .via = b->proxy,
+		.fd = fd,
+		.timeline = b->timeline,
+		.asked_ms = (double)b->asked_ns / 1e6 + b->shift_ms,
+		.error = error };
 	brokered_cb cb = b->cb;
 
 	memcpy(end.session, b->session, sizeof(end.session));
@@ -274,7 +272,6 @@ brokered_start(const struct brokered_env *env, const char *target, const char *p
 	b->timeline = json_object();
 	b->deadline_ms = deadline_ms;
 	b->asked_ns = clock_now_ns();
-	b->asked_ms = clock_now_ms();
 	b->is_asking = true;
 	b->cb = cb;
 	b->arg = arg;

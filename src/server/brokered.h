@@ -26,8 +26,8 @@ struct brokered_end {
 	const char *via;              /* the proxy */
 	int fd;                       /* given: connected, token sent, TLS comes next; -1: failed */
 	char session[SESSION_ID_MAX]; /* "" before P has answered */
-	json_t *timeline;             /* step -> ms since asked; json_incref() to keep; may be NULL */
-	int64_t asked_ms;             /* monotonic: where the timeline starts */
+	json_t *timeline;             /* step -> ms since P was asked; json_incref() to keep; may be NULL */
+	double asked_ms;              /* monotonic: where the timeline starts */
 	struct rpc_answer *error;     /* fd -1: names the step; members may be taken */
 };
 typedef void (*brokered_cb)(const struct brokered_end *, void *arg);
@@ -44,7 +44,7 @@ void brokered_cancel(struct brokered *);
 /* Which step it is at: the first one that has not been reached. */
 enum broker_step brokered_step(const struct brokered *);
 
-/* A timeline with one step more: `ms` since asked. */
+/* A timeline with one step more: `ms` since P was asked. */
 void timeline_add(json_t *timeline, enum broker_step, double ms);
 
 #endif

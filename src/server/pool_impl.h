@@ -47,7 +47,7 @@ struct link {
 	char *via; /* "" dialled directly */
 	char session[SESSION_ID_MAX];
 	json_t *timeline; /* may be NULL */
-	int64_t asked_ms; /* monotonic; where the timeline starts */
+	double asked_ms;  /* monotonic; where the timeline starts */
 	int64_t since_ms;
 	uint64_t calls;
 	size_t n_active;

@@ -46,7 +46,8 @@ link_new(struct target *t, const char *via)
 		return NULL;
 	l->pool = t->pool;
 	l->target = t;
-	l->asked_ms = l->since_ms = clock_now_ms();
+	l->since_ms = clock_now_ms();
+	l->asked_ms = (double)l->since_ms;
 	TAILQ_INSERT_TAIL(&t->pool->links, l, entry);
 	l->name = strdup(t->name);
 	l->via = strdup(via);
@@ -69,6 +70,19 @@ link_adopt(struct link *l, int fd)
 	return grpc_conn_adopt(l->pool->base, l->pool->ctx, fd, l->name, CONNECT_MS, &link_ops, l, &l->conn);
 }
 
+/* The steps that A knows. They were clocked in whole milliseconds: never earlier than the step before. */
+static void
+link_add_steps(struct link *l)
+{
+	double answered_ms = json_number_value(json_object_get(l->timeline, broker_step_word(STEP_ANSWERED)));
+	double paired_ms = (double)grpc_conn_heard_ms(l->conn) - l->asked_ms;
+	double secured_ms = (double)grpc_conn_secured_ms(l->conn) - l->asked_ms;
+
+	paired_ms = paired_ms > answered_ms ? paired_ms : answered_ms;
+	timeline_add(l->timeline, STEP_PAIRED, paired_ms);
+	timeline_add(l->timeline, STEP_SECURED, secured_ms > paired_ms ? secured_ms : paired_ms);
+}
+
 static bool
 link_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 {
@@ -77,6 +91,7 @@ link_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 	struct names names;
 	bool is_right;
 
+	(void)conn;
 	if (pin_names(l->pool->dir, peer, &names) < 0) {
 		l->was_unpinned = true;
 		return false;
@@ -89,11 +104,10 @@ link_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 	}
 	l->since_ms = clock_now_ms();
 	if (*l->via) {
-		timeline_add(l->timeline, STEP_PAIRED, (double)(grpc_conn_heard_ms(conn) - l->asked_ms));
-		timeline_add(l->timeline, STEP_SECURED, (double)(grpc_conn_secured_ms(conn) - l->asked_ms));
+		link_add_steps(l);
 	}
-	log_info(*l->via ? "brokered" : "connected", "side=a operator=%s via=%s session=%s step=%s ms=%" PRId64,
-	    l->name, l->via, l->session, *l->via ? broker_step_word(STEP_SECURED) : "", l->since_ms - l->asked_ms);
+	log_info(*l->via ? "brokered" : "connected", "side=a operator=%s via=%s session=%s step=%s ms=%.0f", l->name,
+	    l->via, l->session, *l->via ? broker_step_word(STEP_SECURED) : "", (double)l->since_ms - l->asked_ms);
 	target_enter(t, TARGET_READY, "secured");
 	target_kick(t);
 	return true;
