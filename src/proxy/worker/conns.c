@@ -16,6 +16,7 @@
  *  6. Who is GONE is freed at the start of the next turn: events of the same
  *     batch may still name it.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -23,13 +24,10 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include <openssl/crypto.h>
-
 #include "hyper/base/bug.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
-#include "hyper/net/listen.h"
 #include "proxy/worker/worker.h"
 
 #define RETRY_MS        2   /* until the next look-up, when the writer was inside */
@@ -120,8 +118,23 @@ conn_close(struct worker *w, struct conn *c, const char *why)
 	channel_cancel(w, &c->arrived);
 	conn_unwatch(w, c);
 	fd_close(&c->fd);
-	OPENSSL_cleanse(&c->token, sizeof(c->token));
+	explicit_bzero(&c->token, sizeof(c->token));
 	conn_enter(w, c, CONN_GONE, why);
+}
+
+/* The peer's address without its port, "?" when it has gone. */
+static void
+peer_text(int fd, char ret[INET6_ADDRSTRLEN])
+{
+	struct sockaddr_storage ss;
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&ss;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&ss;
+	socklen_t len = sizeof(ss);
+
+	memcpy(ret, "?", 2);
+	if (getpeername(fd, (struct sockaddr *)&ss, &len) == 0)
+		inet_ntop(ss.ss_family, ss.ss_family == AF_INET6 ? (const void *)&v6->sin6_addr : &v4->sin_addr, ret,
+		    INET6_ADDRSTRLEN);
 }
 
 /* Closes it for a reason that somebody may ask about: counted, and logged not too often. */
@@ -129,12 +142,9 @@ static void
 conn_refuse(struct worker *w, struct conn *c, enum end_reason reason)
 {
 	static struct log_limit limits[END_REASON_MAX];
-	char peer[HOSTPORT_MAX] = "?";
-	struct sockaddr_storage sa;
-	socklen_t len = sizeof(sa);
+	char peer[INET6_ADDRSTRLEN];
 
-	if (getpeername(c->fd, (struct sockaddr *)&sa, &len) == 0)
-		sockaddr_text((struct sockaddr *)&sa, len, peer);
+	peer_text(c->fd, peer);
 	w->refused[reason]++;
 	log_limited(&limits[reason], LOG_LVL_INFO, "refused", "conn=%llu reason=%s peer=%s session=%s",
 	    (unsigned long long)c->id, end_reason_word(reason), peer, *c->session ? c->session : "-");
@@ -179,7 +189,7 @@ conn_on_token(struct worker *w, struct conn *c)
 	set_lowat(c->fd, 1); /* inherited from the listener; whoever reads on must be woken by one byte */
 	token_hash(&c->token, c->hash);
 	token_session(&c->token, c->session);
-	OPENSSL_cleanse(&c->token, sizeof(c->token));
+	explicit_bzero(&c->token, sizeof(c->token));
 	conn_enter(w, c, CONN_LOOKUP, "token");
 	conn_lookup(w, c);
 }
