@@ -162,13 +162,35 @@ test_include(void **state)
 #define OK   SERVER STORE TRUST
 #define DEEP "((((((((((((((((((((((((((((1))))))))))))))))))))))))))))"
 
+struct fault_case {
+	struct file files[6];
+	const char *paths, *want;
+};
+
+/* Each case must give its errors, all of them, and leave nothing behind. */
+static void
+check_faults(const struct fault_case *tab, size_t n)
+{
+	size_t before = fd_count();
+
+	unsetenv("T_UNDEFINED");
+	for (size_t i = 0; i < n; i++) {
+		struct settings_errors e = { 0 };
+		struct conf_sd *c = (struct conf_sd *)&e; /* must stay as it is */
+		const char *got;
+		int rc = load(tab[i].files, tab[i].paths, &c, &e);
+
+		got = settings_errors_text(&e);
+		if (rc != -EINVAL || c != (struct conf_sd *)&e || strcmp(got, tab[i].want) != 0)
+			fail_msg("case %zu: %d\n%s---\n%s", i, rc, got, tab[i].want);
+	}
+	assert_int_equal(fd_count(), before);
+}
+
 static void
 test_faults(void **state)
 {
-	static const struct {
-		struct file files[6];
-		const char *paths, *want;
-	} tab[] = {
+	static const struct fault_case tab[] = {
 		{ { { "s.cfg", "\n" OK "\nstorre = 5;\n" } }, "s.cfg",
 		    "s.cfg:6: storre: expected a known key, found an unknown one: did you mean store?\n" },
 		{ { { "s.cfg", OK "jsonrpc_server-x = 1;" } }, "s.cfg",
@@ -226,6 +248,16 @@ test_faults(void **state)
 		{ { { "s.cfg", OK "x =\n" DEEP ";" } }, "s.cfg",
 		    "s.cfg:4: x: expected one of log_level, jsonrpc_server, store, directory, found an unknown key\n"
 		    "s.cfg:5: expected at most 24 levels of groups and lists, found more\n" },
+	};
+
+	(void)state;
+	check_faults(tab, ARRAY_LEN(tab));
+}
+
+static void
+test_file_faults(void **state)
+{
+	static const struct fault_case tab[] = {
 		/* files */
 		{ { { 0 } }, "none",
 		    "none: expected a settings file or folder, found none (No such file or directory)\n" },
@@ -266,21 +298,9 @@ test_faults(void **state)
 		{ { { "s.cfg", OK "log_level = \"${A-B}\";" } }, "s.cfg",
 		    "s.cfg:4: log_level: expected ${NAME} with an environment variable's name, found \"${A-B}\"\n" },
 	};
-	size_t before = fd_count();
 
 	(void)state;
-	unsetenv("T_UNDEFINED");
-	for (size_t i = 0; i < ARRAY_LEN(tab); i++) {
-		struct settings_errors e = { 0 };
-		struct conf_sd *c = (struct conf_sd *)&e; /* must stay as it is */
-		const char *got;
-		int rc = load(tab[i].files, tab[i].paths, &c, &e);
-
-		got = settings_errors_text(&e);
-		if (rc != -EINVAL || c != (struct conf_sd *)&e || strcmp(got, tab[i].want) != 0)
-			fail_msg("case %zu: %d\n%s---\n%s", i, rc, got, tab[i].want);
-	}
-	assert_int_equal(fd_count(), before);
+	check_faults(tab, ARRAY_LEN(tab));
 }
 
 static void
@@ -345,6 +365,7 @@ main(void)
 		cmocka_unit_test(test_merge),
 		cmocka_unit_test(test_include),
 		cmocka_unit_test(test_faults),
+		cmocka_unit_test(test_file_faults),
 		cmocka_unit_test(test_no_path),
 		cmocka_unit_test(test_hostile_files),
 	};
