@@ -18,7 +18,8 @@ struct event_base;
 /* All borrowed until broker_free(). NULL when out of memory; taken. */
 struct broker *broker_new(struct event_base *, const struct conf_hyper *, struct directory *);
 
-/* Answers what still waits. Channels must have been freed before. NULL is fine. */
+/* Answers what still waits. The directory must have been freed before (it
+ * answers its own waiters) and every channel have let go of its calls. NULL is fine. */
 void broker_free(struct broker *);
 
 /* Channels are asked in the order in which they are added: the settings' order.

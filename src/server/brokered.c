@@ -127,6 +127,9 @@ brokered_on_dialled(int fd, enum end_reason reason, const char *why, void *arg)
 
 	b->dial = NULL;
 	if (fd >= 0) {
+		/* P answered before it saw a socket: at the latest with ours the first one has come */
+		if (!json_object_get(b->timeline, broker_step_word(STEP_PARKED)))
+			timeline_add(b->timeline, STEP_PARKED, ms_since(b->asked_ns) - b->shift_ms);
 		brokered_end(b, fd, NULL);
 		return;
 	}

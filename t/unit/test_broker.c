@@ -422,6 +422,10 @@ test_free_answers(void **state)
 
 	f->mode = SILENT;
 	call(f, &o, "me", "far.echo", "far.echo(1)", true);
+	while (f->n_held == 0)
+		event_base_loop(f->base, EVLOOP_ONCE);
+	directory_free(f->dir);
+	f->dir = NULL;
 	broker_free(f->broker);
 	f->broker = NULL;
 	assert_int_equal(o.answers, 1);
