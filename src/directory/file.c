@@ -96,12 +96,16 @@ parse_file(const char *path, json_t **ret, char *err)
 	return 0;
 }
 
-/* One change record; created_at may be missing in a file. *ret is taken. */
+/* One change record, bare or as the `record` of a signed one; created_at may be missing in a file. *ret is taken. */
 static int
 normalise(const json_t *given, json_t **ret, char *err)
 {
+	const json_t *inner = json_object_get(given, "record");
 	json_t *copy;
 	int r;
+
+	if (json_is_object(inner))
+		given = inner;
 
 	if (!json_is_object(given) || json_object_get(given, "created_at"))
 		return record_normalise(given, ret, err);

@@ -66,8 +66,8 @@ void chain_truncate(struct chain *, size_t length);
 json_t *chain_entries(const struct chain *);
 
 /* Reads a file {"records": [change record, ...]} ("-": standard input): an
- * array of normalised records (taken). A record without created_at gets the
- * start of 1970. 0, or -errno, -EINVAL with *ret untouched and `err` naming the
+ * array of normalised records (taken). A record may be bare or the `record` of a
+ * signed one; without created_at it gets the start of 1970. 0, or -errno, -EINVAL with *ret untouched and `err` naming the
  * file and the record. */
 int record_file_load(const char *path, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
 
