@@ -18,7 +18,8 @@ void settings_errors_free(struct settings_errors *);
 /* `path` is the value of SD_SETTINGS, PROXY_SETTINGS or HYPER_SETTINGS: a
  * colon-separated list of files and folders (protocol.md "Settings, ours").
  * NULL or "" is an error that says which variable to set. 0 with *ret taken,
- * or -EINVAL with *ret untouched and at least one error in *errors (taken). */
+ * or -EINVAL with *ret untouched and at least one error in *errors (taken).
+ * -ENOMEM: *ret untouched, *errors (taken) may be empty. */
 int settings_load_hyper(const char *path, struct conf_hyper **ret, struct settings_errors *errors) ATTR_MUST_USE;
 int settings_load_sd(const char *path, struct conf_sd **ret, struct settings_errors *errors) ATTR_MUST_USE;
 int settings_load_proxy(const char *path, struct conf_proxy **ret, struct settings_errors *errors) ATTR_MUST_USE;
