@@ -27,7 +27,7 @@ is_deeply($u{nested}{status}, [ 13, 'malformed request' ], '34 kB of nested Stru
 is_deeply($u{'unknown method'}{status}, [ 12, 'unknown method Nope for service Hyper' ], 'unknown method');
 is($u{'unknown service'}{status}[0], 12, 'unknown service');
 is($u{'unknown headers'}{ok}, 'hd-2.echo(1)', 'unknown headers are ignored');
-isnt($u{'headers over the limit'}{status}[0] // 0, 0, 'more than 16 KB of headers are refused');
+ok($u{'headers over the limit'}{status}[0], 'more than 16 KB of headers are refused');
 is($u{compressed}{status}[0], 12, 'a compressed message is refused');
 is($u{'after all that'}{ok}, 'hd-2.echo(1)', 'and the same connection serves on');
 

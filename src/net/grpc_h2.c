@@ -351,7 +351,15 @@ static int
 on_frame_send(nghttp2_session *h2, const nghttp2_frame *frame, void *arg)
 {
 	struct grpc_conn *c = arg;
+	char text[sizeof c->h2_why];
 
+	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR) {
+		/* nghttp2's verdict on the peer; its words ride along as debug data */
+		snprintf(text, sizeof text, "HTTP/2 %s: %.*s", nghttp2_http2_strerror(frame->goaway.error_code),
+		    (int)(frame->goaway.opaque_data_len < 80 ? frame->goaway.opaque_data_len : 80),
+		    frame->goaway.opaque_data_len > 0 ? (const char *)frame->goaway.opaque_data : "");
+		note(c, END_RESET, text);
+	}
 	if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
 		return 0;
 	c->chatter = 0;
