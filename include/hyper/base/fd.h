@@ -18,12 +18,14 @@ int fd_set_cloexec(int fd, bool on) ATTR_MUST_USE;
 /* accept4() with SOCK_NONBLOCK | SOCK_CLOEXEC: the new descriptor (taken) or -errno. EINTR is retried. */
 int fd_accept(int listen_fd) ATTR_MUST_USE;
 
-/* Is it a connected stream socket over IPv4 or IPv6? What a sibling sends is checked with this. */
+/* Is it a connected TCP socket over IPv4 or IPv6? What a sibling sends is checked with this. One that has
+ * received bytes and was reset since counts as connected: its sender did nothing wrong. */
 bool fd_is_tcp(int fd);
 
 /* Sends one SEQPACKET datagram and at most one descriptor (pass_fd -1: none),
  * without waiting. The caller keeps its descriptor. 0 or -errno; EAGAIN,
- * EMFILE and ETOOMANYREFS are back-pressure: keep the message, try later. */
+ * EMFILE and ETOOMANYREFS are back-pressure: keep the message, try later.
+ * EPIPE and ECONNRESET: the other end is gone. */
 int fd_send(int sock, const void *data, size_t len, int pass_fd) ATTR_MUST_USE;
 
 /* Receives one datagram and at most one descriptor, without waiting.

@@ -26,7 +26,9 @@ int settings_load_proxy(const char *path, struct conf_proxy **ret, struct settin
 
 /* One row of a program's option table, for --help, man pages and tools/check-conf. */
 struct settings_option {
-	const char *key;   /* dotted: "public.accept_timeout"; list elements as "channels[].name" */
+	/* dotted: "public.accept_timeout"; list elements as "channels[].name", and where their keys
+	 * depend on the element's type as "channels[grpc_client].settings.tls" */
+	const char *key;
 	const char *type;  /* "string", "integer", "number", "bool", "path", "list of strings", ... */
 	const char *range; /* "1..65536", "" when free */
 	const char *def;   /* default as written in a file, "" none, "required" */
