@@ -173,16 +173,31 @@ sub at {
 	return $sock;
 }
 
-# Descriptors of master and workers once they are what they were: true, or a diagnosis on the test's output.
-sub note_fds { my ($p) = @_; $p->{fds} = [ map { fds_of($_) } $p->{d}->pid, $p->worker_pids ]; return $p->{fds} }
+# Descriptors of the master and of each worker. Idle pipes of a worker's pool do not count: they are no leak.
+sub count_fds {
+	my ($p) = @_;
+	return [ map { my $pid = $_; scalar grep { (readlink($_) // '') !~ /^pipe:/ } glob "/proc/$pid/fd/*" } $p->{d}->pid, $p->worker_pids ];
+}
+sub note_fds { my ($p) = @_; $p->settled; return $p->{fds} = $p->count_fds }
 sub fds_are_back {
 	my ($p, $what) = @_;
 	my $now;
-	# a worker keeps some idle pipes (two descriptors each), the master an idle connection to its hyper
-	my $ok = wait_until { $now = [ map { fds_of($_) } $p->{d}->pid, $p->worker_pids ];
-		!grep { $now->[$_] > $p->{fds}[$_] + ($_ ? 128 : 0) } 0 .. $#$now };
+	my $ok = wait_until { $now = $p->count_fds; !grep { $now->[$_] > $p->{fds}[$_] } 0 .. $#$now };
 	ok($ok, "$what: descriptors are back") or diag("were @{ $p->{fds} }, are @$now");
 	return $ok;
+}
+
+# Waits until all that began has ended: tokens, pairs, connections of the test's own making.
+sub settled {
+	my ($p) = @_;
+	wait_until {
+		my $log = $p->log_text;
+		my ($asked, $over) = (scalar(() = $log =~ / info asked /g), scalar(() = $log =~ / info (?:unpaired |ended pair=\d+ session=\w+ worker=)/g));
+		my $last = $p->{count} // [];
+		$p->{count} = $p->count_fds;
+		"@$last" eq "@{ $p->{count} }" && $asked == $over;
+	} 10;
+	return;
 }
 
 # No line of any log shows this token, in any of its usual spellings.

@@ -1,0 +1,80 @@
+#!/usr/bin/perl
+# Guards: requestConnection refuses every malformed request with a clear error, and a good one is told to B as the protocol says.
+use strict;
+use warnings;
+use HyperTest;
+use ProxyTest;
+use Test::More;
+
+my $p = proxy(workers => 1);
+my $good = { to => 'hd-2', channel => 'grpc_server', _client => client() };
+close $_ for $p->pair; # whatever is allocated once is there now
+$p->note_fds;
+
+# All faults of the parameters at once
+my %with = (%$good);
+for my $case (
+	[ 'no parameters', {}, [ '_client', 'channel', 'to' ] ],
+	[ 'without _client', { to => 'hd-2', channel => 'grpc_server' }, ['_client'] ],
+	[ 'wrong types', { to => 7, channel => [], _client => 'hd-1' }, [ '_client', 'channel', 'to' ] ],
+	[ 'channel not grpc_server', { %with, channel => 'quic' }, ['channel'] ],
+	[ 'not a name', { %with, to => 'hd 2; rm' }, ['to'] ],
+	[ '_client of two names', { %with, _client => { %{ client('hd-1') }, name => 'hd-3' } }, ['_client.entry.name'] ],
+	[ '_client without channels', { %with, _client => { name => 'hd-1', entry => { name => 'hd-1' } } }, ['_client.entry.channels'] ],
+) {
+	my ($name, $params, $keys) = @$case;
+	my $r = $p->ask(params => $params)->answer;
+	is($r->{error}{code}, -32602, "$name: -32602");
+	is($r->{error}{message}, 'invalid params', "$name: its message") if $name eq 'no parameters';
+	is_deeply([ sort keys %{ $r->{error}{data}{data} } ], $keys, "$name: names every fault");
+	is($r->{http}, 400, "$name: HTTP 400");
+}
+like($p->ask(params => { %with, channel => 'quic' })->answer->{error}{data}{data}{channel}, qr/grpc_server/, 'the error says which channel would do');
+
+# What is no JSON-RPC request of ours
+my $deep = sub { my $n = shift; return '{"jsonrpc":"2.0","method":"requestConnection","id":"1","params":{"to":' . '[' x $n . ']' x $n . '}}' };
+for my $case (
+	[ '10,000-deep JSON', $deep->(10_000), -32700 ],
+	[ 'duplicate keys', '{"jsonrpc":"2.0","method":"requestConnection","params":{"to":"a","to":"b"},"id":"1"}', -32700 ],
+	[ 'not JSON', 'hello', -32700 ],
+	[ 'params a list', '{"jsonrpc":"2.0","method":"requestConnection","params":[],"id":"1"}', -32600 ],
+	[ 'another method', '{"jsonrpc":"2.0","method":"shutDown","params":{},"id":"1"}', -32601 ],
+) {
+	my ($name, $body, $code) = @$case;
+	my $r = $p->ask(body => $body)->answer;
+	is($r->{error}{code}, $code, "$name: $code") or diag(json_text($r));
+}
+my $rss = rss_of($p->{d}->pid);
+my $r = $p->ask(body => '{"jsonrpc":"2.0","method":"requestConnection","params":{"to":"' . 'x' x (5 * 1024 * 1024) . '"},"id":"1"}')->answer;
+ok(!$r->{result} && ($r->{http} == 413 || $r->{http} == 0), 'a body of 5 MB is refused') or diag(json_text($r));
+ok(rss_of($p->{d}->pid) < $rss + 20_000, 'and costs no lasting memory') or diag(rss_of($p->{d}->pid), " after $rss kB");
+is($p->told(0.2), undef, 'B was told nothing of all this');
+
+# A good one
+my $ask = $p->ask;
+my $told = $p->told or die 'B was not told';
+is($told->{method}, 'hd-2._connectionRequest', 'B is asked for _connectionRequest');
+is(length $told->token, 32, 'the token has 32 bytes');
+my $endpoint = "127.0.0.1:$p->{port}";
+is_deeply($told->{params}, { channel => 'grpc_server', endpoint => $endpoint, token => $told->{params}{token},
+	client => { name => 'hd-1', entry => { %{ client()->{entry} }, groups => undef, records => undef } } }, 'B is told exactly what protocol.md 7.1 has');
+like($told->{body}, qr/"client":\{"name":"hd-1","entry":\{"name":"hd-1","groups":null,"channels":\[.*?\],"services":\[\],"certificates":\[\],"settings":\[\],"preferences":\[\],"records":null,"properties":null\}\},"endpoint":"/,
+	'in its order');
+$told->answer;
+$r = $ask->answer;
+is($r->{http}, 200, 'A gets HTTP 200');
+is($r->{id}, 'a1', 'under its id');
+is($r->{result}{token}, $told->{params}{token}, 'A has the same token');
+is($r->{result}{endpoint}, $endpoint, 'and endpoint');
+like($r->{result}{session}, qr/^[0-9a-f]{12}$/, 'and a session id');
+my $t = $r->{result}{timeline};
+is_deeply([ sort keys %$t ], [qw(answered asked confirmed issued told)], 'the timeline has the steps that were reached');
+my @order = map { $t->{$_} } qw(asked issued told confirmed answered);
+is_deeply(\@order, [ sort { $a <=> $b } @order ], 'in their order');
+is($t->{asked}, 0, 'counted from the request');
+$p->{d}->wait_log(qr/ info $_ session=$r->{result}{session} from=hd-1 to=hd-2 .*ms=[0-9.]+/) // fail("no log line of `$_`") for qw(asked issued told confirmed answered);
+
+ok($p->fds_are_back('all refusals'), 'the process serves on');
+$p->token_is_secret($told->token, 'brokering');
+is($p->{d}->stop, 0, 'it stops cleanly');
+hyper_done();
