@@ -1,7 +1,7 @@
 /* rpcconn.c - one HTTP connection of the JSON-RPC server, from its handshake to its end
  *
  *   HANDSHAKE --tls--> IDLE --byte--> HEAD --> BODY --> SERVING --answer--> WRITING --keep-alive--> IDLE
- *                                       `--------`------- refusal ----------->'  `--close--> LINGER --> GONE
+ *       `-refused-> LINGER              `--------`------- refusal ----------->'  `--close--> LINGER --> GONE
  *   every state --error, deadline, stop--> GONE
  *
  * Always true between two events:
@@ -14,8 +14,8 @@
  *     from its call: the call is detached and its answer goes nowhere.
  *  4. The serve callback is the last thing done with a connection in an event:
  *     it may answer, or free the server.
- *  5. A response that closes is followed by LINGER: what the peer is still sending
- *     is read and dropped, or the reset would eat the response.
+ *  5. A response that closes, and a TLS alert, is followed by LINGER: what the peer is
+ *     still sending is read and dropped, or the reset would eat the response.
  *
  * Not here: accepting and its limits (rpcserver.c), reading HTTP (http.c), JSON-RPC (src/wire).
  */
@@ -26,7 +26,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -45,19 +44,18 @@
 #define LINGER_MS    2000
 #define LINGER_MAX   ((size_t)16 * 1024 * 1024)
 #define READ_AHEAD   ((size_t)64 * 1024)
-#define JSON_TYPE    "application/json; charset=utf-8"
 
 #define BIT(s) (1u << (s))
 
 /* X(state, where it may go) */
-#define CONN_STATES(X)                                                  \
-	X(HANDSHAKE, BIT(CONN_IDLE) | BIT(CONN_GONE))                   \
-	X(IDLE, BIT(CONN_HEAD) | BIT(CONN_GONE))                        \
-	X(HEAD, BIT(CONN_BODY) | BIT(CONN_WRITING) | BIT(CONN_GONE))    \
-	X(BODY, BIT(CONN_SERVING) | BIT(CONN_WRITING) | BIT(CONN_GONE)) \
-	X(SERVING, BIT(CONN_WRITING) | BIT(CONN_GONE))                  \
-	X(WRITING, BIT(CONN_IDLE) | BIT(CONN_LINGER) | BIT(CONN_GONE))  \
-	X(LINGER, BIT(CONN_GONE))                                       \
+#define CONN_STATES(X)                                                   \
+	X(HANDSHAKE, BIT(CONN_IDLE) | BIT(CONN_LINGER) | BIT(CONN_GONE)) \
+	X(IDLE, BIT(CONN_HEAD) | BIT(CONN_GONE))                         \
+	X(HEAD, BIT(CONN_BODY) | BIT(CONN_WRITING) | BIT(CONN_GONE))     \
+	X(BODY, BIT(CONN_SERVING) | BIT(CONN_WRITING) | BIT(CONN_GONE))  \
+	X(SERVING, BIT(CONN_WRITING) | BIT(CONN_GONE))                   \
+	X(WRITING, BIT(CONN_IDLE) | BIT(CONN_LINGER) | BIT(CONN_GONE))   \
+	X(LINGER, BIT(CONN_GONE))                                        \
 	X(GONE, 0)
 
 enum conn_state {
@@ -82,6 +80,7 @@ struct rpc_conn {
 	struct bufferevent *bev; /* owns the socket and `ssl` */
 	SSL *ssl;                /* borrowed; NULL on plain HTTP */
 	struct event *deadline;
+	struct event *drain;   /* in LINGER after a failed handshake, when `bev` reads no more */
 	struct tls_peer *peer; /* NULL without a certificate */
 	struct http_head head; /* points into head_text */
 	char *head_text;
@@ -195,21 +194,12 @@ rpc_conn_free(struct rpc_conn *c, const char *why)
 	peer_free(c->peer);
 	if (c->deadline != NULL)
 		event_free(c->deadline);
+	if (c->drain != NULL)
+		event_free(c->drain);
 	bufferevent_free(c->bev);
 	free(c);
 	srv->n_conns--;
 	rpc_server_on_room(srv);
-}
-
-static void
-add_date(struct evbuffer *out)
-{
-	time_t now_utc = time(NULL);
-	char text[64];
-	struct tm tm;
-
-	if (gmtime_r(&now_utc, &tm) != NULL && strftime(text, sizeof(text), "%a, %d %b %Y %H:%M:%S GMT", &tm) > 0)
-		evbuffer_add_printf(out, "Date: %s\r\n", text);
 }
 
 /* Queues one response; `body` NULL is an empty one. */
@@ -219,22 +209,7 @@ conn_respond(struct rpc_conn *c, int status, const char *body)
 	struct evbuffer *out = bufferevent_get_output(c->bev);
 	size_t len = body != NULL ? strlen(body) : 0;
 
-	if (status != 200 && status != 400 && status != 404)
-		c->keep = false;
-	evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\n", status, http_status_text(status));
-	add_date(out);
-	if (len > 0)
-		evbuffer_add_printf(out, "Content-Type: " JSON_TYPE "\r\n");
-	evbuffer_add_printf(out, "Content-Length: %zu\r\n", len);
-	if (status == 405)
-		evbuffer_add_printf(out, "Allow: %s\r\n", c->srv->cors != NULL ? "POST, OPTIONS" : "POST");
-	if (cors_permits(c->srv->cors, c->head.origin))
-		cors_add_headers(c->srv->cors, c->head.origin, c->head.acr_headers, out);
-	if (!c->keep)
-		evbuffer_add_printf(out, "Connection: close\r\n");
-	else if (!c->head.http11)
-		evbuffer_add_printf(out, "Connection: keep-alive\r\n");
-	evbuffer_add(out, "\r\n", 2);
+	rpc_response_head(c->srv, &c->head, status, len, c->keep, out);
 	conn_enter(c, CONN_WRITING, http_status_text(status));
 	if (len > 0 && evbuffer_add(out, body, len) != 0)
 		rpc_conn_free(c, "out of memory");
@@ -243,98 +218,52 @@ conn_respond(struct rpc_conn *c, int status, const char *body)
 static const char no_memory[] = "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32603,\"message\":\"internal error: out of "
 				"memory, try again later\"},\"id\":null}";
 
-/* Refuses a request before it reaches a handler. The rest of it is not read, so the connection ends. */
-static void ATTR_PRINTF(4, 5) conn_refuse(struct rpc_conn *c, int status, int code, const char *fmt, ...)
+/* Answers with an error instead of calling a handler. The rest of the request is not read, so the connection ends. */
+static void
+conn_refuse(struct rpc_conn *c, const struct rpc_verdict *v)
 {
 	static struct log_limit limit;
-	char why[512], *text;
 	struct rpc_answer a;
-	va_list ap;
+	char *text;
 
-	va_start(ap, fmt);
-	vsnprintf(why, sizeof(why), fmt, ap);
-	va_end(ap);
-	log_limited(
-	    &limit, LOG_LVL_INFO, "refused", "conn=%llu err=%d why=\"%s\"", (unsigned long long)c->id, status, why);
-	a = rpc_fail(code, NULL, "%s", why);
+	log_limited(&limit, LOG_LVL_INFO, "refused", "conn=%llu err=%d why=\"%s\"", (unsigned long long)c->id,
+	    v->status, v->why);
+	a = rpc_fail(v->code, NULL, "%s", v->why);
 	text = rpc_answer_text(&a, NULL);
 	rpc_answer_fini(&a);
 	c->keep = false;
-	conn_respond(c, status, text != NULL ? text : no_memory);
+	conn_respond(c, v->status, text != NULL ? text : no_memory);
 	free(text);
 }
 
-/* What is permitted, for the message: "hd-1, hd-2". */
-static void
-permitted_names(const struct rpc_server *srv, char *ret, size_t cap)
+static void ATTR_PRINTF(4, 5) conn_refuse_because(struct rpc_conn *c, int status, int code, const char *fmt, ...)
 {
-	const struct conf_strings *list = &srv->conf->allowed_clients;
-	size_t i, at = 0;
+	struct rpc_verdict v = { .status = status, .code = code };
+	va_list ap;
 
-	if (list->n == 0)
-		snprintf(ret, cap, "%s", srv->own_name);
-	for (i = 0; i < list->n && at < cap; i++)
-		at += (size_t)snprintf(ret + at, cap - at, "%s%s", i > 0 ? ", " : "", list->v[i]);
-}
-
-/* protocol.md "Who is calling": any certificate of the CA would otherwise act as this operator. */
-static bool
-client_is_permitted(const struct rpc_conn *c)
-{
-	const struct conf_rpc_server *conf = c->srv->conf;
-	size_t i;
-
-	if (conf->tls == NULL || !conf->tls->verify_client)
-		return true;
-	if (conf->allowed_clients.n == 0)
-		return c->srv->own_name == NULL || (c->peer != NULL && tls_peer_has_name(c->peer, c->srv->own_name));
-	for (i = 0; c->peer != NULL && i < conf->allowed_clients.n; i++)
-		if (tls_peer_has_name(c->peer, conf->allowed_clients.v[i]))
-			return true;
-	return false;
+	va_start(ap, fmt);
+	vsnprintf(v.why, sizeof(v.why), fmt, ap);
+	va_end(ap);
+	conn_refuse(c, &v);
 }
 
 /* All that the head alone decides. False: it was answered (or the connection is gone). */
 static bool
-head_is_acceptable(struct rpc_conn *c)
+conn_judge(struct rpc_conn *c)
 {
-	const struct http_head *h = &c->head;
-	bool empty = h->length <= 0 && !h->chunked;
-	char names[256];
+	struct rpc_verdict v;
 
-	if (!client_is_permitted(c)) {
-		permitted_names(c->srv, names, sizeof(names));
-		conn_refuse(c, 403, RPC_DENIED,
-		    "this client certificate (%s) may not call here: one of the names '%s' is expected, see the "
-		    "setting "
-		    "allowed_clients",
-		    c->peer != NULL && c->peer->n_names > 0 ? c->peer->names[0] : "without a name", names);
-		return false;
+	switch (rpc_judge(c->srv, &c->head, c->peer, &v)) {
+	case RPC_JUDGE_SERVE: return true;
+	case RPC_JUDGE_REFUSE: conn_refuse(c, &v); return false;
+	case RPC_JUDGE_PREFLIGHT:
+	case RPC_JUDGE_NOT_FOUND: break;
 	}
-	if (strcmp(h->method, "OPTIONS") == 0 && cors_permits(c->srv->cors, h->origin)) {
-		c->keep = c->keep && empty;
-		conn_respond(c, 200, NULL);
-		return false;
-	}
-	if (strcmp(h->path, c->srv->conf->path) != 0) {
-		c->keep = c->keep && empty;
-		conn_respond(c, 404, "{\"message\":\"not found\"}");
-		return false;
-	}
-	if (strcmp(h->method, "POST") != 0) {
-		conn_refuse(c, 405, RPC_INVALID_REQUEST, "HTTP method %.20s: POST is expected", h->method);
-		return false;
-	}
-	if (!http_is_json(h->content_type)) {
-		conn_refuse(c, 400, RPC_PARSE, "JSON required");
-		return false;
-	}
-	if (h->length > (int64_t)JSON_MAX_BYTES) {
-		conn_refuse(c, 413, RPC_PARSE, "the body has %lld bytes, the limit is %zu", (long long)h->length,
-		    JSON_MAX_BYTES);
-		return false;
-	}
-	return true;
+	/* a body that nobody reads must not be taken for the next request */
+	if (c->head.length > 0 || c->head.chunked)
+		c->keep = false;
+	conn_respond(c, v.status, v.status == 404 ? "{\"message\":\"not found\"}" : NULL);
+	return false;
 }
 
 /* HEAD: true when the request's body is what comes next. */
@@ -367,9 +296,10 @@ conn_read_head(struct rpc_conn *c)
 	if (end == 0)
 		return false;
 	if (end == -EMSGSIZE)
-		conn_refuse(c, 431, RPC_PARSE, "the head of the request is over the limit of %zu bytes", HTTP_HEAD_MAX);
+		conn_refuse_because(
+		    c, 431, RPC_PARSE, "the head of the request is over the limit of %zu bytes", HTTP_HEAD_MAX);
 	else if (end < 0)
-		conn_refuse(c, 400, RPC_PARSE, "this is not HTTP: %s expected",
+		conn_refuse_because(c, 400, RPC_PARSE, "this is not HTTP: %s expected",
 		    c->ssl == NULL ? "plain HTTP/1.1, no TLS, is" : "HTTP/1.1 over TLS is");
 	if (end < 0)
 		return false;
@@ -382,10 +312,10 @@ conn_read_head(struct rpc_conn *c)
 	status = http_head_parse(c->head_text, (size_t)end, &c->head, &why);
 	c->keep = status == 0 && c->head.keep;
 	if (status != 0) {
-		conn_refuse(c, status, RPC_PARSE, "%s", why);
+		conn_refuse_because(c, status, RPC_PARSE, "%s", why);
 		return false;
 	}
-	if (!head_is_acceptable(c))
+	if (!conn_judge(c))
 		return false;
 	conn_enter(c, CONN_BODY, "head complete");
 	if (c->head.expect_continue && evbuffer_get_length(in) == 0)
@@ -454,10 +384,10 @@ conn_read_body(struct rpc_conn *c)
 	case 0: break;
 	case 1: conn_serve(c); break;
 	case -EMSGSIZE:
-		conn_refuse(c, 413, RPC_PARSE, "the body is over the limit of %zu bytes", JSON_MAX_BYTES);
+		conn_refuse_because(c, 413, RPC_PARSE, "the body is over the limit of %zu bytes", JSON_MAX_BYTES);
 		break;
-	case -EINVAL: conn_refuse(c, 400, RPC_PARSE, "the chunked body is malformed"); break;
-	case -ENOBUFS: conn_refuse(c, 503, RPC_BUSY, "too many large requests at once: try again later"); break;
+	case -EINVAL: conn_refuse_because(c, 400, RPC_PARSE, "the chunked body is malformed"); break;
+	case -ENOBUFS: conn_refuse_because(c, 503, RPC_BUSY, "too many large requests at once: try again later"); break;
 	default: rpc_conn_free(c, "out of memory"); break;
 	}
 }
@@ -553,6 +483,36 @@ log_tls_failure(struct rpc_conn *c)
 }
 
 static void
+on_drain(evutil_socket_t fd, short what, void *arg)
+{
+	struct rpc_conn *c = arg;
+	char junk[4096];
+	ssize_t n = recv(fd, junk, sizeof(junk), MSG_DONTWAIT);
+
+	(void)what;
+	if (n > 0)
+		c->drained += (size_t)n;
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) || c->drained > LINGER_MAX)
+		rpc_conn_free(c, "handshake failed");
+}
+
+/* A TLS 1.3 client is done before we judge its certificate and sends its request at once: closing on
+ * those bytes would be a reset, and the client never see the alert that says why. */
+static void
+linger_after_handshake(struct rpc_conn *c)
+{
+	evutil_socket_t fd = bufferevent_getfd(c->bev);
+
+	bufferevent_disable(c->bev, EV_READ | EV_WRITE);
+	c->drain = event_new(c->srv->base, fd, EV_READ | EV_PERSIST, on_drain, c);
+	if (c->drain == NULL || shutdown(fd, SHUT_WR) != 0 || event_add(c->drain, NULL) != 0) {
+		rpc_conn_free(c, "handshake failed");
+		return;
+	}
+	conn_enter(c, CONN_LINGER, "handshake failed");
+}
+
+static void
 on_event(struct bufferevent *bev, short what, void *arg)
 {
 	struct rpc_conn *c = arg;
@@ -562,8 +522,11 @@ on_event(struct bufferevent *bev, short what, void *arg)
 		on_secured(c);
 		return;
 	}
-	if (c->state == CONN_HANDSHAKE)
+	if (c->state == CONN_HANDSHAKE) {
 		log_tls_failure(c);
+		linger_after_handshake(c);
+		return;
+	}
 	if (!(what & BEV_EVENT_EOF)) {
 		rpc_conn_free(c, "connection lost");
 		return;
@@ -587,7 +550,7 @@ on_deadline(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (c->state == CONN_HEAD || c->state == CONN_BODY) {
 		c->keep = false;
-		conn_refuse(c, 408, RPC_DEADLINE, "the request was not complete within %lld ms",
+		conn_refuse_because(c, 408, RPC_DEADLINE, "the request was not complete within %lld ms",
 		    (long long)c->srv->conf->request_timeout_ms);
 		return;
 	}

@@ -12,6 +12,7 @@
 #include "hyper/net/listen.h"
 #include "hyper/net/rpcserver.h"
 #include "net/cors.h"
+#include "net/http.h"
 
 /* What all bodies that are being read may hold together, per server. */
 #define RPC_BODIES_MAX ((size_t)128 * 1024 * 1024)
@@ -47,5 +48,24 @@ void rpc_conn_free(struct rpc_conn *, const char *why);
 
 /* rpcserver.c: a connection has gone or waits between requests, so one more may be accepted. */
 void rpc_server_on_room(struct rpc_server *);
+
+/* rpcjudge.c: what the head of a request decides. */
+enum rpc_judge_result {
+	RPC_JUDGE_SERVE,     /* read the body */
+	RPC_JUDGE_REFUSE,    /* all of *ret is filled */
+	RPC_JUDGE_NOT_FOUND, /* no such path; ret->status only */
+	RPC_JUDGE_PREFLIGHT  /* CORS: an empty 200; ret->status only */
+};
+struct rpc_verdict {
+	int status; /* of HTTP */
+	int code;   /* of JSON-RPC */
+	char why[512];
+};
+enum rpc_judge_result
+rpc_judge(const struct rpc_server *, const struct http_head *, const struct tls_peer *, struct rpc_verdict *ret);
+
+/* Status line and header lines of an answer, the empty line included. `request` may be all zero. */
+void rpc_response_head(const struct rpc_server *, const struct http_head *request, int status, size_t body_len,
+    bool keep, struct evbuffer *out);
 
 #endif
