@@ -88,10 +88,11 @@ struct rpc_conn {
 	struct http_chunks chunks;
 	struct http_body body;
 	struct rpc_call *call;
-	bool keep;      /* after this response another request may come */
-	bool eof;       /* the peer has sent all it had */
-	bool served;    /* has answered at least once */
-	size_t drained; /* in LINGER */
+	int64_t idle_since_ms; /* of the monotonic clock, in IDLE */
+	bool keep;             /* after this response another request may come */
+	bool eof;              /* the peer has sent all it had */
+	bool served;           /* has answered at least once */
+	size_t drained;        /* in LINGER */
 	TAILQ_ENTRY(rpc_conn) link;
 };
 
@@ -134,9 +135,10 @@ conn_enter(struct rpc_conn *c, enum conn_state to, const char *why)
 	else
 		TAILQ_REMOVE(&srv->busy, c, link);
 	c->state = to;
-	if (to == CONN_IDLE)
+	if (to == CONN_IDLE) {
 		TAILQ_INSERT_TAIL(&srv->idle, c, link);
-	else if (to != CONN_GONE)
+		c->idle_since_ms = clock_now_ms();
+	} else if (to != CONN_GONE)
 		TAILQ_INSERT_TAIL(&srv->busy, c, link);
 	if (ms > 0) {
 		struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
@@ -145,6 +147,12 @@ conn_enter(struct rpc_conn *c, enum conn_state to, const char *why)
 	} else if (ms == 0) {
 		event_del(c->deadline);
 	}
+}
+
+int64_t
+rpc_conn_idle_ms(const struct rpc_conn *c)
+{
+	return clock_now_ms() - c->idle_since_ms;
 }
 
 static void
@@ -527,7 +535,8 @@ on_event(struct bufferevent *bev, short what, void *arg)
 		linger_after_handshake(c);
 		return;
 	}
-	if (!(what & BEV_EVENT_EOF)) {
+	/* deferred, an end and a failed write can come as one */
+	if (!(what & BEV_EVENT_EOF) || (what & BEV_EVENT_ERROR)) {
 		rpc_conn_free(c, "connection lost");
 		return;
 	}

@@ -31,7 +31,7 @@ struct rpc_server {
 	void *serve_arg;
 	struct listeners listeners;
 	struct event *accept_ev[LISTEN_MAX];
-	struct event *resume_ev; /* pending while accepting is paused for want of descriptors */
+	struct event *resume_ev; /* pending while accepting is paused for a time */
 	bool accepting;
 	uint64_t last_id;
 	size_t n_conns;
@@ -45,6 +45,9 @@ int rpc_conn_new(struct rpc_server *, int fd, const struct sockaddr *peer, sockl
 
 /* Ends it now; a call that waits for its answer is detached. */
 void rpc_conn_free(struct rpc_conn *, const char *why);
+
+/* How long a connection of srv->idle has been silent. */
+int64_t rpc_conn_idle_ms(const struct rpc_conn *);
 
 /* rpcserver.c: a connection has gone or waits between requests, so one more may be accepted. */
 void rpc_server_on_room(struct rpc_server *);

@@ -2,8 +2,8 @@
  *
  * Always true:
  *  1. At most conf->max_connections connections: at the cap the one that has been
- *     silent longest between requests makes room; when all are at work, accepting
- *     pauses and new ones wait in the kernel's queue.
+ *     silent longest between requests makes room; when none has been silent for
+ *     SILENT_MS, accepting pauses and new ones wait in the kernel's queue.
  *  2. Without descriptors or memory accepting pauses for ACCEPT_PAUSE_MS instead of
  *     spinning.
  *  3. A connection over a rate limit is accepted and closed at once, before TLS.
@@ -25,6 +25,7 @@
 
 #define ACCEPT_BATCH    32 /* then other events get their turn */
 #define ACCEPT_PAUSE_MS 100
+#define SILENT_MS       1000 /* a connection that said nothing for so long may be given up */
 #define RATE_ADDRESSES  4096
 
 /* The only place that writes srv->accepting. */
@@ -33,6 +34,7 @@ accepting_set(struct rpc_server *srv, bool on)
 {
 	size_t i;
 
+	event_del(srv->resume_ev);
 	if (srv->accepting == on)
 		return;
 	srv->accepting = on;
@@ -45,12 +47,12 @@ accepting_set(struct rpc_server *srv, bool on)
 }
 
 static void
-accepting_pause(struct rpc_server *srv, const char *why)
+accepting_pause(struct rpc_server *srv, const char *err, const char *why)
 {
 	struct timeval tv = { .tv_usec = ACCEPT_PAUSE_MS * 1000 };
 	static struct log_limit limit;
 
-	log_limited(&limit, LOG_LVL_WARN, "accept", "err=paused why=\"%s\"", why);
+	log_limited(&limit, LOG_LVL_WARN, "accept", "err=%s why=\"%s, new connections wait\"", err, why);
 	accepting_set(srv, false);
 	event_add(srv->resume_ev, &tv);
 }
@@ -66,28 +68,18 @@ on_resume(evutil_socket_t fd, short what, void *arg)
 void
 rpc_server_on_room(struct rpc_server *srv)
 {
-	/* a pause for want of descriptors ends by its timer only */
-	if (srv->resume_ev != NULL && !evtimer_pending(srv->resume_ev, NULL))
+	if (srv->resume_ev != NULL)
 		accepting_set(srv, true);
 }
 
-/* True when one more connection has room. */
-static bool
-make_room(struct rpc_server *srv)
+/* At the cap, who goes: NULL when nobody may. */
+static struct rpc_conn *
+longest_silent(const struct rpc_server *srv)
 {
-	static struct log_limit limit;
+	struct rpc_conn *c = TAILQ_FIRST(&srv->idle);
 
-	if (srv->n_conns < srv->conf->max_connections)
-		return true;
-	if (!TAILQ_EMPTY(&srv->idle)) {
-		rpc_conn_free(TAILQ_FIRST(&srv->idle), "made room for a new connection");
-		return true;
-	}
-	log_limited(&limit, LOG_LVL_WARN, "accept",
-	    "err=full why=\"all %u connections are at work, new ones wait; see max_connections\"",
-	    srv->conf->max_connections);
-	accepting_set(srv, false);
-	return false;
+	/* one that has just come has its request under way: a burst must not eat itself */
+	return c != NULL && rpc_conn_idle_ms(c) >= SILENT_MS ? c : NULL;
 }
 
 /* False: stop accepting for now. */
@@ -97,15 +89,18 @@ accept_one(struct rpc_server *srv, int listen_fd)
 	static struct log_limit limit;
 	struct sockaddr_storage peer = { .ss_family = AF_UNSPEC };
 	struct sockaddr *sa = (struct sockaddr *)(void *)&peer;
+	bool full = srv->n_conns >= srv->conf->max_connections;
 	socklen_t len = sizeof(peer);
 	char text[HOSTPORT_MAX];
 	int fd;
 
-	if (!make_room(srv))
+	if (full && longest_silent(srv) == NULL) {
+		accepting_pause(srv, "full", "max_connections is reached and all are at work");
 		return false;
+	}
 	fd = fd_accept(listen_fd);
 	if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) {
-		accepting_pause(srv, strerror(-fd));
+		accepting_pause(srv, "paused", strerror(-fd));
 		return false;
 	}
 	if (fd < 0) /* the peer may be gone already, others are waiting behind it */
@@ -121,8 +116,10 @@ accept_one(struct rpc_server *srv, int listen_fd)
 		fd_close(&fd);
 		return true;
 	}
+	if (full)
+		rpc_conn_free(longest_silent(srv), "made room for a new connection");
 	if (rpc_conn_new(srv, fd, sa, len) != 0) {
-		accepting_pause(srv, "out of memory");
+		accepting_pause(srv, "paused", "out of memory");
 		return false;
 	}
 	return true;

@@ -155,11 +155,15 @@ load_key(SSL_CTX *ctx, const char *file, char err[TLS_ERR_MAX])
 		goto out;
 	}
 	key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, &asked);
-	if (key == NULL || SSL_CTX_use_PrivateKey(ctx, key) != 1)
+	if (key == NULL) {
 		rc = file_fault("key file", file,
-		    asked ? "it has a passphrase, which a daemon cannot ask for"
-			  : "the PEM private key of certificate_file is expected",
+		    asked ? "it has a passphrase, which a daemon cannot ask for" : "a PEM private key is expected",
 		    err);
+	} else if (SSL_CTX_use_PrivateKey(ctx, key) != 1 || SSL_CTX_check_private_key(ctx) != 1) {
+		/* the first finds another key of the same type, the second one of another type */
+		snprintf(err, TLS_ERR_MAX, "key file %.140s does not belong to certificate_file", file);
+		rc = -EINVAL;
+	}
 out:
 	EVP_PKEY_free(key);
 	BIO_free(bio);
@@ -198,12 +202,6 @@ load_identity(SSL_CTX *ctx, const struct conf_tls *conf, enum tls_role role, cha
 	rc = load_key(ctx, conf->key_file, err);
 	if (rc != 0)
 		return rc;
-	if (SSL_CTX_check_private_key(ctx) != 1) {
-		ERR_clear_error();
-		snprintf(err, TLS_ERR_MAX, "key file %.90s does not belong to certificate %.90s", conf->key_file,
-		    conf->certificate_file);
-		return -EINVAL;
-	}
 	warn_if_expired(ctx, conf->certificate_file);
 	return 0;
 }
