@@ -52,11 +52,26 @@ static const char schema[] = "CREATE TABLE IF NOT EXISTS record ("
 			     " parent_hash TEXT NOT NULL,"
 			     " text TEXT NOT NULL);";
 
+/* Says what failed; the two faults that have a cure of their own say which. */
 static int
 fail(const struct store *s, int code, const char *what, char *err)
 {
+	int rc = s->db ? sqlite3_extended_errcode(s->db) : 0, primary = rc & 0xff;
+
+	if (primary == SQLITE_BUSY || primary == SQLITE_LOCKED) {
+		snprintf(err, STORE_ERR_MAX, "%.200s: another process uses it: one sd for each store", s->path);
+		return -EBUSY;
+	}
+	if (primary == SQLITE_NOTADB || primary == SQLITE_CORRUPT) {
+		snprintf(err, STORE_ERR_MAX,
+		    "%.200s: is no database, or a damaged one: restore it from a backup, or move it away and set the "
+		    "directory up "
+		    "again (SQLite %d)",
+		    s->path, rc);
+		return -EINVAL;
+	}
 	snprintf(err, STORE_ERR_MAX, "%.200s: %s: %.160s (SQLite %d)", s->path, what,
-	    s->db ? sqlite3_errmsg(s->db) : strerror(-code), s->db ? sqlite3_extended_errcode(s->db) : 0);
+	    s->db ? sqlite3_errmsg(s->db) : strerror(-code), rc);
 	return code;
 }
 
@@ -138,7 +153,7 @@ check_identity(struct store *s, char *err)
 	if (query_number(s, "PRAGMA application_id", &id) != SQLITE_OK ||
 	    query_number(s, "PRAGMA user_version", &version) != SQLITE_OK ||
 	    query_number(s, "SELECT count(*) FROM sqlite_master", &tables) != SQLITE_OK)
-		return fail(s, -EINVAL, "is no database", err);
+		return fail(s, -EIO, "cannot be read", err);
 	if (id == STORE_APPLICATION_ID && version == STORE_VERSION)
 		return 0;
 	if (id != 0 || version != 0 || tables != 0) {
@@ -165,12 +180,8 @@ configure(struct store *s, char *err)
 	if (run(s, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA trusted_schema=OFF; PRAGMA synchronous=FULL") != SQLITE_OK)
 		return fail(s, -EIO, "cannot be configured", err);
 	rc = query_text(s, "PRAGMA journal_mode=WAL", mode, sizeof mode);
-	if ((rc & 0xff) == SQLITE_BUSY || (rc & 0xff) == SQLITE_LOCKED) {
-		snprintf(err, STORE_ERR_MAX, "%.200s: another process uses it: one sd for each store", s->path);
-		return -EBUSY;
-	}
 	if (rc != SQLITE_OK)
-		return fail(s, -EINVAL, "is no database", err);
+		return fail(s, -EINVAL, "cannot be configured", err);
 	if (strcmp(mode, "wal") != 0 || query_text(s, "PRAGMA synchronous", sync, sizeof sync) != SQLITE_OK ||
 	    strcmp(sync, "2") != 0)
 		return fail(s, -EINVAL, "does not support a write-ahead log (a network file system?)", err);
