@@ -28,7 +28,7 @@
 #include "hyper/net/rpcserver.h"
 #include "hyper/proxy/programs.h"
 #include "hyper/proxy/toktab.h"
-#include "proxy/master/broker.h"
+#include "proxy/master/brokering.h"
 #include "proxy/master/meet.h"
 #include "proxy/master/session.h"
 #include "proxy/master/slots.h"
@@ -75,7 +75,7 @@ struct master {
 	struct sessions *sessions;
 	struct meet *meet;
 	struct slots *slots;
-	struct broker *broker;
+	struct brokering *broker;
 	struct rpc_client *client;
 	struct rpc_server *server;
 };
@@ -146,7 +146,7 @@ master_stop(struct master *m, bool now)
 	if (m->state != MASTER_STOPPING) {
 		master_enter(m, MASTER_STOPPING, "signal");
 		log_info("stopping", "deadline_ms=%d", now ? 0 : POOL_STOP_MS);
-		broker_drain(m->broker);
+		brokering_drain(m->broker);
 		sessions_end_all(m->sessions, END_STOPPED);
 		slots_stop(m->slots, now);
 		listeners_close(&m->listeners);
@@ -235,7 +235,8 @@ start_broker(struct master *m, char err[LISTEN_ERR_MAX])
 {
 	const struct conf_proxy_public *c = m->conf;
 	struct event_base *base = daemon_base(m->daemon);
-	struct broker_conf bc = { .name = c->name,
+	struct brokering_conf bc = { .base = base,
+		.name = c->name,
 		.endpoint = m->endpoint,
 		.token_timeout_ms = c->token_timeout_ms,
 		.call_timeout_ms = c->call_timeout_ms };
@@ -248,10 +249,10 @@ start_broker(struct master *m, char err[LISTEN_ERR_MAX])
 		return rc;
 	bc.client = m->client;
 	bc.sessions = m->sessions;
-	m->broker = broker_new(&bc);
+	m->broker = brokering_new(&bc);
 	if (!m->broker)
 		return -ENOMEM;
-	return rpc_server_new(base, c->rpc_server, c->name, broker_on_call, m->broker, &m->server, err);
+	return rpc_server_new(base, c->rpc_server, c->name, brokering_on_call, m->broker, &m->server, err);
 }
 
 /* sessions_on_end: the broker is made after the sessions it uses. */
@@ -260,7 +261,16 @@ on_session_end(struct session *s, enum end_reason reason, void *arg)
 {
 	struct master *m = arg;
 
-	broker_on_session_end(s, reason, m->broker);
+	brokering_on_session_end(s, reason, m->broker);
+}
+
+/* sessions_on_parked */
+static void
+on_session_parked(struct session *s, void *arg)
+{
+	struct master *m = arg;
+
+	brokering_on_session_parked(s, m->broker);
 }
 
 static int
@@ -298,7 +308,8 @@ master_start(struct master *m)
 		rc = toktab_new(m->conf->table_slots, &m->table);
 	}
 	if (rc == 0)
-		rc = sessions_new(daemon_base(m->daemon), m->table, m->max_parked, on_session_end, m, &m->sessions);
+		rc = sessions_new(daemon_base(m->daemon), m->table, m->max_parked, on_session_end, on_session_parked, m,
+		    &m->sessions);
 	if (rc == 0) {
 		what = "JSON-RPC";
 		rc = start_broker(m, err);
@@ -322,7 +333,7 @@ master_fini(struct master *m)
 	slots_free(m->slots);
 	rpc_client_free(m->client); /* the calls in flight still point at the broker's asks */
 	rpc_server_free(m->server);
-	broker_free(m->broker);
+	brokering_free(m->broker);
 	sessions_free(m->sessions);
 	toktab_free(m->table);
 	listeners_close(&m->listeners);

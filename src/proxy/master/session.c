@@ -8,7 +8,7 @@
  *  3. Each session ends once: a `paired` line or an `unpaired` line with its reason.
  *  4. The token itself is not kept here, and no line shows it.
  *
- * Not here: who may meet whom (meet.c), the answer to A (broker.c).
+ * Not here: who may meet whom (meet.c), the answer to A (brokering.c).
  */
 #include "proxy/master/session.h"
 
@@ -46,6 +46,7 @@ struct sessions {
 	struct event *expiry;
 	size_t max_parked, n_parked, n_slots;
 	sessions_on_end on_end;
+	sessions_on_parked on_parked;
 	void *arg;
 	struct session *by_slot[];
 };
@@ -123,8 +124,8 @@ on_gone(uint32_t key, int fd, void *arg)
 }
 
 int
-sessions_new(struct event_base *base, struct toktab *table, size_t max_parked, sessions_on_end on_end, void *arg,
-    struct sessions **ret)
+sessions_new(struct event_base *base, struct toktab *table, size_t max_parked, sessions_on_end on_end,
+    sessions_on_parked on_parked, void *arg, struct sessions **ret)
 {
 	size_t n = toktab_counts(table).slots;
 	struct sessions *all = calloc(1, sizeof(*all) + n * sizeof(all->by_slot[0]));
@@ -136,6 +137,7 @@ sessions_new(struct event_base *base, struct toktab *table, size_t max_parked, s
 	all->max_parked = max_parked;
 	all->n_slots = n;
 	all->on_end = on_end;
+	all->on_parked = on_parked;
 	all->arg = arg;
 	all->expiry = evtimer_new(base, on_expiry, all);
 	rc = all->expiry ? park_new(base, on_gone, all, &all->park) : -ENOMEM;
@@ -250,6 +252,8 @@ session_park(struct session *s, int fd, unsigned worker)
 	peer_text(fd, peer);
 	snprintf(more, sizeof(more), " worker=%u peer=%s", worker, peer);
 	session_step(s, STEP_PARKED, more);
+	if (s->ask)
+		all->on_parked(s, all->arg);
 	return 0;
 }
 

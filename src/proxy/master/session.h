@@ -49,10 +49,13 @@ struct session { /* written by session.c only */
 /* The session ended without a pair, with A not answered yet: session_answered() is owed. */
 typedef void (*sessions_on_end)(struct session *, enum end_reason, void *arg);
 
+/* A first socket was parked, with A not answered yet. */
+typedef void (*sessions_on_parked)(struct session *, void *arg);
+
 /* `table` is borrowed until sessions_free(). `max_parked`: sockets that we can
  * afford to hold. 0 with *ret taken, or -errno untouched. */
-int sessions_new(struct event_base *, struct toktab *table, size_t max_parked, sessions_on_end, void *arg,
-    struct sessions **ret) ATTR_MUST_USE;
+int sessions_new(struct event_base *, struct toktab *table, size_t max_parked, sessions_on_end, sessions_on_parked,
+    void *arg, struct sessions **ret) ATTR_MUST_USE;
 /* All sessions must have ended. NULL is fine. */
 void sessions_free(struct sessions *);
 

@@ -1,4 +1,4 @@
-/* broker.c - requestConnection: a token for A, word to B through our hyper, the answer
+/* brokering.c - requestConnection: a token for A, word to B through our hyper, the answer
  *
  *   A's request --> issued --> told --> B's answer --> A's answer
  *                     `-- expired, peer gone, stopped --^ (error; B's answer is ignored)
@@ -15,12 +15,14 @@
  *
  * Not here: sockets (meet.c), the token's time (session.c).
  */
-#include "proxy/master/broker.h"
+#include "proxy/master/brokering.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <event2/event.h>
 
 #include "hyper/base/bug.h"
 #include "hyper/base/clock.h"
@@ -30,25 +32,34 @@
 
 #define NS_PER_MS 1000000
 
+/* B writes its token before it confirms, but the two take different ways to us.
+ * That long an answer waits for B's socket: then A's timeline has all that
+ * happened, and A need not be the one that is parked. Not a promise: it is
+ * answered in any case. */
+#define GRACE_MS 10
+
 /* Lines that any of our callers can cause. */
 static struct log_limit refuse_limit;
 
-struct broker {
-	struct broker_conf conf;
+struct brokering {
+	struct brokering_conf conf;
 	bool is_draining;
 };
 
 /* One requestConnection; lives until B's side answered or the call failed. */
 struct ask {
-	struct broker *b;
+	struct brokering *b;
 	struct rpc_call *call;   /* NULL once answered */
 	struct session *session; /* NULL once answered */
+	struct event *grace;     /* armed between `confirmed` and `parked`, for GRACE_MS at most */
 	struct token token;
 };
 
 static void
 ask_free(struct ask *a)
 {
+	if (a->grace)
+		event_free(a->grace);
 	explicit_bzero(&a->token, sizeof(a->token));
 	free(a);
 }
@@ -63,6 +74,8 @@ ask_answer(struct ask *a, struct rpc_answer answer)
 
 	a->session = NULL;
 	a->call = NULL;
+	if (a->grace)
+		evtimer_del(a->grace);
 	if (answer.code)
 		snprintf(more, sizeof(more), " code=%d", answer.code);
 	session_step(s, STEP_ANSWERED, more);
@@ -194,12 +207,14 @@ failure_of_backend(const struct ask *a, struct rpc_answer *got, enum end_reason 
 }
 
 void
-broker_on_session_end(struct session *s, enum end_reason reason, void *broker)
+brokering_on_session_end(struct session *s, enum end_reason reason, void *broker)
 {
 	/* B is known to have been told when somebody has parked */
 	enum broker_step step = s->step_ns[STEP_PARKED] < 0 ? STEP_TOLD : STEP_CONFIRMED;
-	struct broker *b = broker;
+	struct brokering *b = broker;
 	struct rpc_answer answer;
+	struct ask *a = s->ask;
+	bool is_confirmed = a->grace != NULL; /* B's answer has come: nobody else frees */
 
 	if (reason == END_EXPIRED)
 		answer = rpc_fail_step(RPC_DEADLINE, END_DEADLINE, step, s->id, 0,
@@ -212,10 +227,48 @@ broker_on_session_end(struct session *s, enum end_reason reason, void *broker)
 		answer = rpc_fail_step(RPC_INTERNAL, reason, STEP_PARKED, s->id, 0,
 		    "the connection of %s to %s was lost before %s answered: %s", b->conf.name, s->to, s->to,
 		    end_reason_help(reason));
-	ask_answer(s->ask, answer);
+	ask_answer(a, answer);
+	if (is_confirmed)
+		ask_free(a);
 }
 
 /* --- the call to B --- */
+
+static void
+ask_succeed(struct ask *a)
+{
+	ask_answer(a, success(a));
+	ask_free(a);
+}
+
+static void
+on_grace_over(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	ask_succeed(arg);
+}
+
+/* False: out of memory, so do not wait. */
+static bool
+ask_wait_parked(struct ask *a)
+{
+	const struct timeval grace = { 0, GRACE_MS * 1000 };
+
+	a->grace = evtimer_new(a->b->conf.base, on_grace_over, a);
+	return a->grace && evtimer_add(a->grace, &grace) == 0;
+}
+
+void
+brokering_on_session_parked(struct session *s, void *broker)
+{
+	struct ask *a = s->ask;
+
+	(void)broker;
+	/* From the loop's next turn: the worker's message is still being served. */
+	if (a->grace)
+		event_active(a->grace, EV_TIMEOUT, 1);
+}
 
 static void
 on_reply(struct rpc_answer *got, void *arg)
@@ -231,8 +284,8 @@ on_reply(struct rpc_answer *got, void *arg)
 	}
 	if (got->code == 0) {
 		session_step(s, STEP_CONFIRMED, "");
-		ask_answer(a, success(a));
-		ask_free(a);
+		if (s->state != SESSION_ISSUED || !ask_wait_parked(a))
+			ask_succeed(a);
 		return;
 	}
 	answer = failure_of_backend(a, got, &reason);
@@ -246,7 +299,7 @@ on_reply(struct rpc_answer *got, void *arg)
 static int
 tell(struct ask *a, const struct form *f)
 {
-	const struct broker_conf *conf = &a->b->conf;
+	const struct brokering_conf *conf = &a->b->conf;
 	struct session *s = a->session;
 	int64_t left = (s->deadline_ns - clock_now_ns()) / NS_PER_MS + 1;
 	char text[TOKEN_BASE64_MAX], method[300];
@@ -267,7 +320,7 @@ tell(struct ask *a, const struct form *f)
 }
 
 static struct rpc_answer
-not_issued(const struct broker *b, int rc)
+not_issued(const struct brokering *b, int rc)
 {
 	if (rc == -ENOSPC)
 		return rpc_fail_step(RPC_BUSY, END_BUSY, STEP_ISSUED, NULL, sessions_retry_ms(b->conf.sessions),
@@ -278,7 +331,7 @@ not_issued(const struct broker *b, int rc)
 
 /* Takes `call` in every case: it is answered here or by `ask`'s later end. */
 static void
-serve(struct broker *b, struct rpc_call *call, const struct form *f, int64_t asked_ns)
+serve(struct brokering *b, struct rpc_call *call, const struct form *f, int64_t asked_ns)
 {
 	struct ask *a = calloc(1, sizeof(*a));
 	struct session_new n = { .from = f->from, .to = f->to, .channel = f->channel, .asked_ns = asked_ns, .ask = a };
@@ -307,7 +360,7 @@ serve(struct broker *b, struct rpc_call *call, const struct form *f, int64_t ask
 }
 
 static void
-on_request_connection(struct broker *b, struct rpc_call *call, int64_t asked_ns)
+on_request_connection(struct brokering *b, struct rpc_call *call, int64_t asked_ns)
 {
 	struct rpc_answer answer;
 	struct form f;
@@ -323,10 +376,10 @@ on_request_connection(struct broker *b, struct rpc_call *call, int64_t asked_ns)
 }
 
 void
-broker_on_call(struct rpc_call *call, void *broker)
+brokering_on_call(struct rpc_call *call, void *broker)
 {
 	int64_t asked_ns = clock_now_ns();
-	struct broker *b = broker;
+	struct brokering *b = broker;
 
 	if (b->is_draining)
 		rpc_call_answer(call, rpc_fail_step(RPC_DRAINING, END_DRAINING, STEP_ASKED, NULL, 0,
@@ -337,10 +390,10 @@ broker_on_call(struct rpc_call *call, void *broker)
 		rpc_call_answer(call, rpc_fail(RPC_NO_METHOD, NULL, "method not found"));
 }
 
-struct broker *
-broker_new(const struct broker_conf *conf)
+struct brokering *
+brokering_new(const struct brokering_conf *conf)
 {
-	struct broker *b = calloc(1, sizeof(*b));
+	struct brokering *b = calloc(1, sizeof(*b));
 
 	if (b)
 		b->conf = *conf;
@@ -348,13 +401,13 @@ broker_new(const struct broker_conf *conf)
 }
 
 void
-broker_free(struct broker *b)
+brokering_free(struct brokering *b)
 {
 	free(b);
 }
 
 void
-broker_drain(struct broker *b)
+brokering_drain(struct brokering *b)
 {
 	b->is_draining = true;
 }
