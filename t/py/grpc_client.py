@@ -5,6 +5,7 @@
 Each verb writes JSON lines: {"case":…, …}."""
 import concurrent.futures
 import json
+import os
 import sys
 import time
 
@@ -28,9 +29,9 @@ def attempt(case, fn):
         pb.say(case=case, status=pb.code_of(e))
 
 
-def one(channel, method, params="{}", ident=None):
+def one(channel, method, params="{}", ident=None, client="hd-1"):
     """One call."""
-    attempt(method, lambda: pb.as_dict(call(channel, method, json.loads(params), ident=ident)))
+    attempt(method, lambda: pb.as_dict(call(channel, method, json.loads(params), ident=ident, client=client)))
 
 
 def unary(channel):
@@ -85,8 +86,8 @@ def many(channel, count="500"):
         attempt("many", lambda: sum(pool.map(work, range(int(count)))))
 
 
-def stream(channel, announcement, answers="3"):
-    """ServerCall: announces, answers so many requests, then half-closes and waits for the end."""
+def stream(channel, announcement, answers="3", delay_ms="0"):
+    """ServerCall: announces, answers so many requests after a delay, then half-closes and waits for the end."""
     left = [int(answers)]
     queue = __import__("queue").Queue()
     queue.put(pb.response("1", json.loads(announcement)))
@@ -95,6 +96,8 @@ def stream(channel, announcement, answers="3"):
     pb.say(case="opened", ok=True)
     try:
         for q in rpc:
+            if delay_ms:
+                time.sleep(int(delay_ms) / 1000)
             pb.say(case="request", ok=pb.as_dict(q), ms=int((time.monotonic() - begin) * 1000))
             queue.put(pb.response(q.id, {"got": pb.as_dict(q).get("params")}))
             left[0] -= 1
@@ -122,7 +125,7 @@ def main():
     certs, name, address, peer, verb, *args = sys.argv[1:]
     with pb.channel(address, certs, name, peer) as ch:
         try:
-            grpc.channel_ready_future(ch).result(timeout=10)
+            grpc.channel_ready_future(ch).result(timeout=float(os.environ.get("T_READY", "20")))
             pb.say(case="ready", ok=True)
         except grpc.FutureTimeoutError:
             pb.say(case="ready", ok=False)

@@ -1,10 +1,11 @@
 """A gRPC server that we did not write, for clients of ours.
 
-  grpc_server.py CERTS NAME [PORT]
+  grpc_server.py CERTS NAME [PORT [METHOD]]
 
 Writes `… ready port=N` to stderr. Call answers by the method after the last dot (echo, error, status,
 big, slow); ServerCall sends as many requests as the announcement's `count` says, the first after `wait_ms`,
-and ends with status 0. What came is written as JSON lines."""
+and ends with status 0. With METHOD it sends one request of that name on each such stream instead and keeps it.
+What came is written as JSON lines."""
 import concurrent.futures
 import signal
 import sys
@@ -17,7 +18,7 @@ import hyperpb as pb
 
 
 def call(q, context):
-    pb.say(call=pb.as_dict(q), peer=[v.decode() for v in context.auth_context().get("x509_common_name", [])],
+    pb.say(call=pb.as_dict(q), connection=context.peer(), peer=[v.decode() for v in context.auth_context().get("x509_common_name", [])],
            headers=sorted(m.key for m in context.invocation_metadata()))
     method = q.method.rsplit(".", 1)[-1]
     if method == "echo":
@@ -46,6 +47,12 @@ def server_call(answers, context):
     pb.say(announced=announced)
     if not isinstance(announced.get("name"), str):
         context.abort(grpc.StatusCode.UNKNOWN, "invalid client announcement")
+    if len(sys.argv) > 4:
+        method = sys.argv[4]
+        yield pb.request(method, {"from": "python"}, client=sys.argv[2], ident=method + "(p1)")
+        for a in answers:
+            pb.say(answer=pb.as_dict(a))
+        return
     time.sleep(announced.get("wait_ms", 0) / 1000)
     for i in range(int(announced.get("count", 0))):
         yield pb.request("hd-1.ask", {"n": i}, client="hd-2", ident=f"hd-1.ask({i})")
