@@ -107,12 +107,13 @@ sub exec_child {
 sub start {
 	my ($name, $cmd, %opt) = @_;
 	my $log = tmp() . "/$name.log";
+	my $log_start = -s $log // 0; # a program that is started again appends to its log
 	my $pid = fork // die "fork: $!";
 	if (!$pid) {
 		POSIX::setpgid(0, 0);
 		exec_child($cmd, undef, $log, $log, $opt{env});
 	}
-	my $self = bless { name => $name, pid => $pid, log => $log, running => 1 }, 'HyperTest::Daemon';
+	my $self = bless { name => $name, pid => $pid, log => $log, log_start => $log_start, running => 1 }, 'HyperTest::Daemon';
 	push @daemons, $self;
 	if ($opt{ready} // 1) {
 		my $ready = $self->wait_log(qr/ ready ?(.*)/, $opt{timeout} // 20);
@@ -250,7 +251,8 @@ package HyperTest::Daemon;
 use POSIX qw(:sys_wait_h);
 
 sub pid { return $_[0]{pid} }
-sub log_text { return HyperTest::read_file($_[0]{log}) }
+# Since this start of it.
+sub log_text { return substr(HyperTest::read_file($_[0]{log}), $_[0]{log_start}) }
 sub log_tail { my $t = $_[0]->log_text; return length $t > 8000 ? substr($t, -8000) : $t }
 sub fds { return HyperTest::fds_of($_[0]{pid}) }
 sub children { return HyperTest::children_of($_[0]{pid}) }
