@@ -62,6 +62,15 @@ my $bits = '';
 vec($bits, fileno $endpoint, 1) = 1;
 is(select($bits, undef, undef, 0), 0, 'nothing was dialled so far');
 
+sub read_exactly_tls {
+	my ($tls, $len) = @_;
+	my $data = '';
+	while (length $data < $len) {
+		last if !sysread $tls, $data, $len - length $data, length $data;
+	}
+	return $data;
+}
+
 # The other party, with the certificate of NAME, through the socket that hd-2 has dialled: what it reads, or the TLS error.
 sub come_as {
 	my ($name) = @_;
@@ -73,10 +82,14 @@ sub come_as {
 	my $tls = IO::Socket::SSL->start_SSL($sock, SSL_ca_file => "$dir/root.crt", SSL_cert_file => "$dir/$name.crt",
 		SSL_key_file => "$dir/$name.key", SSL_hostname => 'hd-2', SSL_verifycn_name => 'hd-2', SSL_verifycn_scheme => 'default',
 		SSL_verify_mode => SSL_VERIFY_PEER, SSL_alpn_protocols => ['h2'], Timeout => 10) or return "tls: $SSL_ERROR";
-	print $tls "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" . pack('NCCN', 4, 0, 0, 0) =~ s/^.//sr;
-	my ($n, $data) = (0, '');
-	$n = sysread $tls, $data, 9;
-	diag(unpack 'H*', $data); return $n ? 'served' : 'closed';
+	print $tls "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\4\0\0\0\0\0"; # an empty SETTINGS frame
+	while (1) {
+		my $head = read_exactly_tls($tls, 9);
+		return 'closed' if length $head < 9;
+		my ($len, $type, $flags) = (unpack('N', "\0" . substr $head, 0, 3), unpack 'x3 C C', $head);
+		return 'served' if $type == 4 && $flags & 1; # our SETTINGS were acknowledged
+		read_exactly_tls($tls, $len);
+	}
 }
 is(come_as('hd-1'), 'served', 'hd-1: is served');
 is(come_as('hd-2'), 'closed', 'another operator with a pinned certificate: is not');

@@ -81,6 +81,7 @@ my $hole = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $m->{por
 restart_a();
 $e = failing('P accepts and says nothing');
 ok($e->{data}{reason} eq 'deadline' || $e->{data}{reason} eq 'unreachable', "P accepts and says nothing: reason $e->{data}{reason}");
-is($e->{data}{step}, 'answered', 'P accepts and says nothing: step') or diag json_text($e);
+is($e->{data}{step}, 'asked', 'P accepts and says nothing: step');
+like($e->{message}, qr/public-proxy-1\.ga could not connect hd-1 to hd-2 \(step asked\): .*in time/, 'P accepts and says nothing: message');
 close $hole;
 hyper_done();

@@ -64,19 +64,18 @@ struct ch_grpc_server {
 
 static const struct grpc_conn_ops gconn_ops;
 
-/* One line about a stranger; the same site never floods the log. */
+/* One line about a stranger; the same reason never floods the log. */
 static void
-gconn_log_refused(const struct gconn *g, const struct tls_peer *peer, const char *why)
+gconn_log_refused(const struct gconn *g, const struct tls_peer *peer, struct log_limit *limit, const char *why)
 {
-	static struct log_limit limit;
-
-	log_limited(&limit, LOG_LVL_WARN, "grpc_refused", "peer=%s fingerprint=%s session=%s why=\"%s\"",
+	log_limited(limit, LOG_LVL_WARN, "grpc_refused", "peer=%s fingerprint=%s session=%s why=\"%s\"",
 	    peer->n_names ? peer->names[0] : "?", peer->fingerprint, g->session, why);
 }
 
 static bool
 gconn_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 {
+	static struct log_limit unpinned, misplaced;
 	struct gconn *g = arg;
 	struct names names;
 
@@ -85,11 +84,11 @@ gconn_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 		return false;
 	if (pin_names(g->ch->dir, peer, &names) < 0) {
 		gconn_log_refused(
-		    g, peer, "no name matched: the directory pins this certificate for none of its names");
+		    g, peer, &unpinned, "no name matched: the directory pins this certificate for none of its names");
 		return false;
 	}
 	if (g->expected && !names_has(&names, g->expected)) {
-		gconn_log_refused(g, peer, "the connection was brokered for another operator");
+		gconn_log_refused(g, peer, &misplaced, "the connection was brokered for another operator");
 		names_fini(&names);
 		return false;
 	}

@@ -1,0 +1,54 @@
+#!/usr/bin/perl
+# Guards: a standing stream is back within seconds of its loss, the newest one counts, and what a stop leaves is nothing.
+use strict;
+use warnings;
+use HyperMesh;
+use HyperTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $m = mesh(directory => 'json', hyper => { map { $_ => "reconnect_min = 0.05; reconnect_max = 1;\n" } qw(hd-1 hd-2) });
+is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'the path works');
+
+# The proxy operator's hyper dies: 58 s of outage with the reference, not with us.
+$m->{ph}->signal('KILL');
+$m->{ph}->wait_exit(5);
+is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'a pooled connection does not need it');
+ok($m->{'hd-2'}->wait_log(qr/ standing_lost .*operator=public-proxy-1\.ga/, 5), 'hd-2 has seen its stream end');
+$m->start_one('ph');
+my $begin = time;
+ok($m->{ph}->wait_log(qr/ registered .*operator=hd-2/, 10), 'hd-2 registers again');
+cmp_ok(time - $begin, '<', 3 * HyperTest::slow_factor(), 'soon');
+$m->{'hd-1'}->stop;
+$m->start_one('hd-1');
+is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'and a new brokering goes through');
+
+# hd-2 is started anew while its old stream still hangs: SIGSTOP leaves the TCP connection open.
+my $old = $m->{'hd-2'};
+$old->signal('STOP');
+my $second = free_port();
+my $rpc = free_port();
+my $conf = read_file("$m->{dir}/hd-2/001.cfg");
+$conf =~ s/localhost:$m->{port}{'hd-2.grpc'}/localhost:$second/;
+$conf =~ s/localhost:$m->{port}{'hd-2.rpc'}"/localhost:$rpc"/g;
+write_file("$m->{dir}/hd-2b/001.cfg", $conf);
+my $new = start('hd-2b', [ program('hyper'), 'server', 'run' ], env => { HYPER_SETTINGS => "$m->{dir}/hd-2b" });
+ok($m->{ph}->wait_log(qr/ registered operator=hd-2 .*replaces=1/, 10), 'the newer stream replaces the older one');
+$old->signal('KILL');
+$old->signal('CONT');
+$old->wait_exit(5);
+ok(wait_until(sub { $m->{ph}->count_log(qr/standing_in_state operator=hd-2 state=REPLACED>ENDED/) }, 5), 'the older one ends');
+is($m->{ph}->count_log(qr/ unregistered operator=hd-2/), 0, 'without unregistering the newer one');
+$m->{'hd-1'}->stop;
+$m->start_one('hd-1');
+is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'which is used');
+
+# HUP is answered, TERM ends cleanly and fast, calls in flight are told.
+$m->{'hd-1'}->signal('HUP');
+ok($m->{'hd-1'}->wait_log(qr/ reload_unsupported /, 5), 'HUP: says that it does not reload');
+for my $d ($m->{'hd-1'}, $new, $m->{ph}) {
+	$begin = time;
+	is($d->stop, 0, "$d->{name}: TERM ends it with 0");
+	cmp_ok(time - $begin, '<', 1.5 * HyperTest::slow_factor(), "$d->{name}: within a second");
+}
+hyper_done();
