@@ -2,7 +2,8 @@
  *
  * Says `ready a=PORT b=PORT`, then `end ...` for each pair; ends on TERM. For
  * t/50-relay-*.t. Environment: T_COPY=1 copies instead of splicing, T_PIPES=N
- * keeps N idle pipes, T_SNDBUF=N sets the send buffers of both sides.
+ * keeps N idle pipes, T_SNDBUF=N sets the send buffers of both sides,
+ * T_PIPE_SIZE=N asks for pipes of that size, T_NO_FDS=1 leaves no descriptor once a pair is joined.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -66,6 +68,19 @@ side_listen(struct side *s)
 	watch(s->listen_fd, s);
 }
 
+/* From now on no descriptor is to be had. */
+static void
+use_up_fds(void)
+{
+	struct rlimit rl;
+	int next = dup(epoll_fd);
+
+	BUG_ON(next < 0 || getrlimit(RLIMIT_NOFILE, &rl) < 0);
+	close(next);
+	rl.rlim_cur = (rlim_t)next;
+	BUG_ON(setrlimit(RLIMIT_NOFILE, &rl) < 0);
+}
+
 static void
 join(struct relay *r)
 {
@@ -74,6 +89,8 @@ join(struct relay *r)
 
 		for (int i = 0; i < 2; i++)
 			memmove(sides[i].waiting, sides[i].waiting + 1, --sides[i].n * sizeof(int));
+		if (env_number("T_NO_FDS", 0))
+			use_up_fds();
 		if (relay_pair_new(r, next_id, a, b) < 0)
 			log_error("pair", "id=%llu", (unsigned long long)next_id);
 		log_info("joined", "id=%llu", (unsigned long long)next_id++);
@@ -150,7 +167,7 @@ main(void)
 	for (int i = 0; i < 2; i++)
 		side_listen(&sides[i]);
 	conf.epoll_fd = epoll_fd;
-	conf.pipe_size = 65536;
+	conf.pipe_size = env_number("T_PIPE_SIZE", 65536);
 	conf.max_pipes = env_number("T_PIPES", 4);
 	conf.copy_mode = env_number("T_COPY", 0) != 0;
 	r = relay_new(&conf, on_end, NULL);

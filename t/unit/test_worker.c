@@ -378,18 +378,32 @@ stop_resets_pairs(void **state)
 	close(second);
 }
 
+/* An idle worker wakes for its heartbeat and for nothing else, with a pair and a silent connection. */
 static void
 heartbeat(void **state)
 {
+	int first, second, silent;
 	uint64_t before;
+	long slept, cpu;
 
 	(void)state;
 	start();
-	UNTIL(STAT(heartbeat_ns) > 0);
+	make_pair(&first, &second);
+	silent = dial();
+	UNTIL(STAT(unauthenticated) == 1);
 	poll(NULL, 0, 100);
 	before = STAT(heartbeat_ns);
+	slept = sleeps();
+	cpu = cpu_ms();
 	UNTIL(STAT(heartbeat_ns) > before);
 	assert_true(STAT(heartbeat_ns) - before < 1500u * 1000 * 1000);
+	poll(NULL, 0, 500);
+	assert_in_range(sleeps() - slept, 1, 4);
+	assert_true(cpu_ms() - cpu < 100);
+	close(first);
+	close(second);
+	close(silent);
+	assert_int_equal(expect(CHAN_ENDED, NULL).reason, END_CLOSED);
 	stop();
 }
 

@@ -150,6 +150,7 @@ master_is_slow(void **state)
 	static int client[N];
 	static struct token t[N];
 	bool came[N] = { false };
+	long cpu;
 
 	(void)state;
 	start();
@@ -160,6 +161,9 @@ master_is_slow(void **state)
 	}
 	UNTIL(STAT(waiting) >= 250 || STAT(accepted) == N);
 	poll(NULL, 0, 50);
+	cpu = cpu_ms();
+	poll(NULL, 0, 300);
+	assert_true(cpu_ms() - cpu < 150); /* it does not spin */
 	assert_in_range(STAT(waiting), 1, 256 + 16);
 	for (int i = 0; i < N; i++) {
 		struct chan_msg msg = expect(CHAN_ARRIVED, NULL);
@@ -185,6 +189,7 @@ descriptors_used_up(void **state)
 	struct token t[2];
 	struct chan_msg msg[2];
 	uint64_t accepted;
+	long cpu;
 
 	(void)state;
 	spawn(-1, 24); /* twelve or so are in use */
@@ -203,7 +208,10 @@ descriptors_used_up(void **state)
 	}
 	for (int i = 0; i < N; i++)
 		client[i] = dial(); /* silent: they take all descriptors */
+	poll(NULL, 0, 100);
+	cpu = cpu_ms();
 	poll(NULL, 0, 300);
+	assert_true(cpu_ms() - cpu < 100); /* it does not spin */
 	accepted = STAT(accepted);
 	assert_true(accepted < 4 + N);
 	for (int i = 0; i < 2; i++)

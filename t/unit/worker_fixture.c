@@ -6,10 +6,12 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "hyper/base/log.h"
@@ -180,6 +182,34 @@ stop(void)
 	send_msg((struct chan_msg){ .type = CHAN_STOP }, -1);
 	assert_int_equal(wait_exit(), 0);
 	assert_int_equal(try_recv(&msg, &fd, 0), -1); /* and it left nothing unsaid */
+}
+
+long
+sleeps(void)
+{
+	char path[64], line[256];
+	long n = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)m.pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (strncmp(line, "voluntary_ctxt_switches:", 24) == 0)
+			n = strtol(line + 24, NULL, 10);
+	if (f)
+		fclose(f);
+	return n;
+}
+
+long
+cpu_ms(void)
+{
+	struct timespec ts;
+	clockid_t id;
+
+	assert_int_equal(clock_getcpuclockid(m.pid, &id), 0);
+	assert_int_equal(clock_gettime(id, &ts), 0);
+	return (long)(ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
 }
 
 int

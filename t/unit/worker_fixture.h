@@ -54,6 +54,10 @@ void start(void);
 int wait_exit(void);
 void stop(void);
 int teardown(void **state);
+/* How often the worker went to sleep so far: who spins does so never, who polls too often. -1 when it is gone. */
+long sleeps(void);
+/* Milliseconds of processor time it has used. */
+long cpu_ms(void);
 
 /* Peers. get(): "eof", "reset", "timeout", "error" or what came. */
 int dial(void);

@@ -101,6 +101,19 @@ pair_add(struct worker *w, struct pair *p)
 	return HASH_COUNT(w->pairs) > before; /* uthash leaves it out when there is no memory */
 }
 
+/* Even without memory PAIR is answered; once at a time, which is often enough. */
+static int
+pair_without_memory(struct worker *w, const struct chan_msg *msg)
+{
+	if (w->no_pair.queued)
+		return -ENOMEM;
+	log_warn("pair", "pair=%" PRIu64 " session=%s err=\"out of memory\"", msg->pair, msg->session);
+	w->no_pair.fd = -1;
+	w->no_pair.msg = (struct chan_msg){ .type = CHAN_ENDED, .pair = msg->pair, .reason = END_INTERNAL };
+	channel_put(w, &w->no_pair);
+	return 0;
+}
+
 int
 pairs_join(struct worker *w, const struct chan_msg *msg, int first_fd)
 {
@@ -111,7 +124,7 @@ pairs_join(struct worker *w, const struct chan_msg *msg, int first_fd)
 	if (p || !(p = pair_new(msg))) {
 		fd_close(&first_fd);
 		fd_close(&second_fd);
-		return p ? -EPROTO : -ENOMEM;
+		return p ? -EPROTO : pair_without_memory(w, msg);
 	}
 	if (second_fd < 0 || first_fd < 0) {
 		/* The answer came after WORKER_ANSWER_MS, or without its descriptor. */

@@ -107,6 +107,7 @@ struct worker {
 	struct pair *pairs; /* by number */
 	size_t n_pairs;
 	uint64_t pairs_total;
+	struct out no_pair; /* ENDED of a pair for whose struct there was no memory */
 
 	/* channel.c */
 	struct item chan_item;
