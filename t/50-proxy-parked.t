@@ -78,6 +78,27 @@ is(length(($p->broker)[0]), 32, 'and make room') for 1 .. 3;
 
 close $_ for $a, @b;
 $p->settled;
+
+# No descriptor left: who comes is refused, the master lives, and takes the next one when there is room
+SKIP: {
+	my $pid = $p->{d}->pid;
+	my %open = map { m{(\d+)$} ? ($1, 1) : () } glob "/proc/$pid/fd/*";
+	my $lowest = (grep { !$open{$_} } 0 .. 1000)[0];
+	($token, $session) = $p->broker;
+	my ($old) = read_file("/proc/$pid/limits") =~ /^Max open files +(\d+)/m;
+	system('prlimit', "--pid=$pid", "--nofile=$lowest:") == 0 or skip('prlimit is not permitted', 4);
+	$b = $p->come($token);
+	isnt((read_to_end($b, 2))[1], 'timeout', 'no descriptor left: the connection is closed');
+	isnt($p->{d}->wait_log(qr/proxy\[\d+\] info refused conn=\d+ worker=0 reason=busy/), undef, 'with its reason');
+	system('prlimit', "--pid=$pid", "--nofile=$old:") == 0 or die 'prlimit';
+	$b = $p->come($token);
+	$p->wait_parked($session);
+	$a = $p->come($token);
+	$p->wait_pair($session);
+	joined($a, $b, 'room again: the same token still works');
+	close $_ for $a, $b;
+	$p->settled;
+}
 $p->fds_are_back('all that was parked');
 is($p->{d}->stop, 0, 'it stops cleanly');
 hyper_done();
