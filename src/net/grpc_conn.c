@@ -1,4 +1,4 @@
-/* grpc_conn.c - life of a connection: dial, TLS, bytes to and from nghttp2, keepalive, end
+/* grpc_conn.c - life of a connection: dial, TLS, bytes to and from nghttp2, end
  *
  *   socket --bufferevent_openssl--> input  --> nghttp2_session_mem_recv
  *   socket <-----------------------  output <-- nghttp2_session_mem_send, while output is small
@@ -13,12 +13,11 @@
  *     callback up the stack stays valid.
  *  4. fd and SSL belong to the connection, not to the bufferevent: the
  *     descriptor is back when on_closed runs.
- *  5. DIAL and HANDSHAKE share one deadline; later the keepalive bounds the
- *     wait for a peer that has vanished.
  *
  * A missing close_notify is no error: HTTP/2 framing tells whether a stream was complete.
  *
- * Not here: who the peer may be (on_secured decides), reconnecting (the owner).
+ * Not here: deadlines (grpc_timer.c), who the peer may be (on_secured decides), reconnecting
+ * (the owner).
  */
 #include "net/grpc_impl.h"
 
@@ -187,141 +186,25 @@ grpc_conn_free(struct grpc_conn *c)
 		BUG_ON(true);
 }
 
-/* --- timer --- */
-
-static int64_t
-min64(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
-static bool
-is_idle_server(const struct grpc_conn *c)
-{
-	return c->role == TLS_SERVER && c->state == CONN_OPEN && c->n_streams == 0;
-}
-
-static int64_t
-ping_interval(const struct grpc_conn *c)
-{
-	return c->role == TLS_SERVER ? GRPC_PING_SERVER_MS : GRPC_PING_CLIENT_MS;
-}
-
-static int64_t
-ping_patience(const struct grpc_conn *c)
-{
-	return c->role == TLS_SERVER ? GRPC_PING_SERVER_ACK_MS : GRPC_PING_CLIENT_ACK_MS;
-}
-
-static int64_t
-next_deadline(const struct grpc_conn *c)
-{
-	const struct grpc_stream *s;
-	int64_t at;
-
-	if (c->state == CONN_HANDSHAKE)
-		return c->connect_ms;
-	if (!grpc_conn_is_alive(c))
-		return INT64_MAX;
-	at = c->ping_ms != 0 ? c->ping_ms + ping_patience(c) : c->last_rx_ms + ping_interval(c);
-	if (is_idle_server(c))
-		at = min64(at, c->idle_since_ms + GRPC_IDLE_MS);
-	if (c->linger_ms != 0)
-		at = min64(at, c->linger_ms);
-	if (c->n_finishing > 0)
-		TAILQ_FOREACH (s, &c->streams, link)
-			if (s->deadline_ms != 0)
-				at = min64(at, s->deadline_ms);
-	return at;
-}
-
-/* The timer is only ever moved forward in time by firing: a deadline that went
- * away costs one early wake-up and no call per message. */
-static void
-conn_rearm(struct grpc_conn *c)
-{
-	int64_t at = next_deadline(c), left = at - clock_now_ms();
-	struct timeval tv;
-
-	if (at >= c->timer_ms)
-		return;
-	left = left > 1 ? left : 1;
-	tv = (struct timeval){ .tv_sec = left / 1000, .tv_usec = left % 1000 * 1000 };
-	if (evtimer_add(c->ev_timer, &tv) != 0)
-		grpc_conn_fail(c, END_INTERNAL, "%s: no timer", c->peer);
-	else
-		c->timer_ms = at;
-}
-
-static void
-streams_expire(struct grpc_conn *c, int64_t now)
-{
-	struct grpc_stream *s, *next;
-
-	for (s = TAILQ_FIRST(&c->streams); s != NULL; s = next) {
-		next = TAILQ_NEXT(s, link);
-		if (s->deadline_ms == 0 || s->deadline_ms > now)
-			continue;
-		if (nghttp2_submit_rst_stream(c->h2, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL) != 0)
-			grpc_conn_fail(c, END_INTERNAL, "%s: out of memory", c->peer);
-		grpc_stream_over(s, GRPC_DEADLINE_EXCEEDED, "the peer did not take the answer in time");
-	}
-}
-
-static void
-keepalive(struct grpc_conn *c, int64_t now)
-{
-	if (c->ping_ms == 0 && now >= c->last_rx_ms + ping_interval(c)) {
-		c->ping_ms = now;
-		if (nghttp2_submit_ping(c->h2, NGHTTP2_FLAG_NONE, NULL) != 0)
-			grpc_conn_fail(c, END_INTERNAL, "%s: out of memory", c->peer);
-	} else if (c->ping_ms != 0 && now >= c->ping_ms + ping_patience(c)) {
-		grpc_conn_fail(c, END_DEADLINE, "%s: no answer to an HTTP/2 PING for %d s", c->peer,
-		    (int)(ping_patience(c) / 1000));
-	}
-}
-
-static void
-on_timer(evutil_socket_t sock, short what, void *arg)
-{
-	struct grpc_conn *c = arg;
-	int64_t now = clock_now_ms();
-
-	(void)sock;
-	(void)what;
-	c->timer_ms = INT64_MAX;
-	if (c->state == CONN_HANDSHAKE && now >= c->connect_ms)
-		grpc_conn_fail(c, END_DEADLINE, "TLS handshake with %s: not done within %lld ms", c->peer,
-		    (long long)c->timeout_ms);
-	if (!grpc_conn_is_alive(c)) {
-		conn_rearm(c);
-		return;
-	}
-	if (c->linger_ms != 0 && now >= c->linger_ms)
-		c->linger_ms = 0;
-	if (is_idle_server(c) && now >= c->idle_since_ms + GRPC_IDLE_MS) {
-		/* "going away" first: a request may be under way */
-		c->linger_ms = now + GRPC_LINGER_MS;
-		snprintf(c->h2_why, sizeof c->h2_why, "idle for %d s", GRPC_IDLE_MS / 1000);
-		grpc_conn_enter(c, CONN_DRAIN, c->h2_why);
-		if (nghttp2_submit_shutdown_notice(c->h2) != 0)
-			grpc_conn_fail(c, END_INTERNAL, "%s: out of memory", c->peer);
-	}
-	keepalive(c, now);
-	streams_expire(c, now);
-	grpc_conn_kick(c);
-}
-
 /* --- bytes --- */
 
-/* The session has nothing to say and nothing to hear. */
+void
+grpc_conn_run_down(struct grpc_conn *c)
+{
+	grpc_conn_fail(c, c->h2_reason, "%s: %s", c->peer, c->h2_why[0] != '\0' ? c->h2_why : "HTTP/2 session ended");
+}
+
+/* Has the session nothing to say and nothing to hear any more? A peer that broke
+ * the rules may never take our GOAWAY, so the wait for that has an end. */
 static void
 check_run_down(struct grpc_conn *c)
 {
-	if (!grpc_conn_is_alive(c) || nghttp2_session_want_read(c->h2) || nghttp2_session_want_write(c->h2) ||
-	    evbuffer_get_length(bufferevent_get_output(c->bev)) > 0 || c->linger_ms != 0)
+	if (!grpc_conn_is_alive(c) || nghttp2_session_want_read(c->h2) || c->linger_ms != 0)
 		return;
-	grpc_conn_fail(c, c->h2_reason, "%s: %s", c->peer, c->h2_why[0] != '\0' ? c->h2_why : "HTTP/2 session ended");
+	if (!nghttp2_session_want_write(c->h2) && evbuffer_get_length(bufferevent_get_output(c->bev)) == 0)
+		grpc_conn_run_down(c);
+	else if (c->give_up_ms == 0)
+		c->give_up_ms = clock_now_ms() + GRPC_LINGER_MS;
 }
 
 /* Takes frames from nghttp2 while the output is small. */
@@ -353,7 +236,7 @@ conn_step(struct grpc_conn *c)
 	if (c->state == CONN_ENDING)
 		conn_close(c);
 	else if (grpc_streams_settle(c) && grpc_conn_is_alive(c))
-		conn_rearm(c);
+		grpc_timer_rearm(c);
 }
 
 static void
@@ -507,7 +390,7 @@ conn_start_tls(struct grpc_conn *c)
 	bufferevent_setwatermark(c->bev, EV_WRITE, GRPC_OUT_LOW, 0);
 	if (bufferevent_enable(c->bev, EV_READ | EV_WRITE) != 0)
 		return -ENOMEM;
-	conn_rearm(c);
+	grpc_timer_rearm(c);
 	return 0;
 }
 
@@ -555,7 +438,7 @@ conn_new(struct event_base *base, SSL_CTX *ctx, const char *server_name, int64_t
 	if (server_name != NULL)
 		c->server_name = strdup(server_name);
 	c->ev_work = event_new(base, -1, 0, on_work, c);
-	c->ev_timer = evtimer_new(base, on_timer, c);
+	c->ev_timer = grpc_timer_new(c);
 	return c;
 }
 

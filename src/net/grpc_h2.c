@@ -34,9 +34,14 @@
 #define SETTINGS_MAX  16
 #define CONTINUATIONS 8
 
-/* See chatter(). */
-#define CHATTER_MAX    1000u
-#define CHATTER_WINDOW 10000
+/* See chatter(). grpc-go sends a PING and up to two WINDOW_UPDATE for each DATA
+ * frame of ours, and up to 256 of those may wait in the socket's buffer after
+ * the last one was sent: 256 * (4 + 2) must fit. */
+#define CHATTER_MAX      4000u
+#define CHATTER_WINDOW   10000
+#define CHATTER_PING     4
+#define CHATTER_SETTINGS 40
+#define CHATTER_RESET    40
 
 #define NV(n, v, len)                                                                                        \
 	{                                                                                                    \
@@ -56,8 +61,8 @@ note(struct grpc_conn *c, enum end_reason reason, const char *text)
 /* Frames that carry nothing (PING, SETTINGS, empty DATA, resets that we owe to
  * the peer's faults) cost the peer little and us much. They are counted until we
  * send something of worth or ten seconds have passed; too many end the
- * connection. grpc-go answers each DATA frame with a PING, so sending
- * DATA must clear the count. */
+ * connection. Sending DATA must clear
+ * the count, since it is what makes a peer send them. */
 static void
 chatter(struct grpc_conn *c, unsigned weight)
 {
@@ -169,7 +174,7 @@ on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint8_t *name, 
 	    header_take(s, (const char *)name, name_len, (const char *)value, len) == 0)
 		return 0;
 	/* the stream is reset; the rest of the block is only decoded to keep HPACK's state */
-	chatter(arg, 10);
+	chatter(arg, CHATTER_RESET);
 	return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
@@ -291,9 +296,9 @@ on_frame_recv(nghttp2_session *h2, const nghttp2_frame *frame, void *arg)
 		if (ack)
 			c->ping_ms = 0;
 		else
-			chatter(c, 10);
+			chatter(c, CHATTER_PING);
 		break;
-	case NGHTTP2_SETTINGS: chatter(c, ack ? 1 : 10); break;
+	case NGHTTP2_SETTINGS: chatter(c, ack ? 1 : CHATTER_SETTINGS); break;
 	case NGHTTP2_GOAWAY: on_goaway(c, &frame->goaway); break;
 	case NGHTTP2_PRIORITY:
 	case NGHTTP2_WINDOW_UPDATE: chatter(c, 1); break;

@@ -1,6 +1,7 @@
 /* grpc_impl.h - what the files grpc_*.c share; nobody else includes it
  *
- *   grpc_conn.c    life of a connection: dial, TLS, keepalive, end
+ *   grpc_conn.c    life of a connection: dial, TLS, bytes, end
+ *   grpc_timer.c   its deadlines: handshake, keepalive, idle, slow readers
  *   grpc_h2.c      the nghttp2 session and what its callbacks do to streams
  *   grpc_stream.c  life of a stream: queue of frames out, messages put together in
  *   grpc_listen.c  accepted connections
@@ -39,14 +40,16 @@ struct event;
 /* Deadlines. The first four are protocol.md 3.2 "Keepalive". A connection that a
  * peer opened to us is closed after ten minutes without a stream (the reference: one): peers
  * of ours pool connections, and a brokered one costs four handshakes to replace. */
+#ifndef GRPC_PING_CLIENT_MS /* t/unit/test_grpc_time.c has no minutes to wait */
 #define GRPC_PING_CLIENT_MS     30000
 #define GRPC_PING_CLIENT_ACK_MS 20000
 #define GRPC_PING_SERVER_MS     60000
 #define GRPC_PING_SERVER_ACK_MS 30000
 #define GRPC_IDLE_MS            600000
-#define GRPC_LINGER_MS          1000  /* between "going away" and the end, for requests under way */
+#define GRPC_LINGER_MS          1000  /* between "going away" and the end, for requests and GOAWAY under way */
 #define GRPC_FINISH_MS          30000 /* for the peer to take what was queued before the trailers */
 #define GRPC_HANDSHAKE_MS       5000
+#endif
 
 /*   DIAL --tcp--> HANDSHAKE --tls, h2, on_secured--> OPEN --goaway--> DRAIN
  *     `---------------`---------------------------------`---------------`--> ENDING --loop--> CLOSED
@@ -151,6 +154,7 @@ struct grpc_conn {
 	int64_t ping_ms;       /* our PING is under way since; 0 none */
 	int64_t idle_since_ms; /* no stream since; server role */
 	int64_t linger_ms;     /* do not end before, although nothing is left to do */
+	int64_t give_up_ms;    /* the session has ended: the peer has so long to take our last bytes */
 
 	struct grpc_streams streams, over;
 	size_t n_streams;       /* in `streams` */
@@ -180,6 +184,9 @@ void grpc_conn_enter(struct grpc_conn *, enum conn_state, const char *why);
 /* Ends the connection from the loop; the first reason wins. */
 void grpc_conn_fail(struct grpc_conn *, enum end_reason, const char *fmt, ...) ATTR_PRINTF(3, 4);
 
+/* The HTTP/2 session is over: ends the connection in its words. */
+void grpc_conn_run_down(struct grpc_conn *);
+
 /* Something is to be sent or delivered: do it in this turn of the loop. */
 void grpc_conn_kick(struct grpc_conn *);
 
@@ -189,6 +196,13 @@ grpc_conn_is_alive(const struct grpc_conn *c)
 {
 	return c->state == CONN_OPEN || c->state == CONN_DRAIN;
 }
+
+/* --- grpc_timer.c --- */
+
+/* NULL when out of memory; taken. */
+struct event *grpc_timer_new(struct grpc_conn *);
+/* A deadline may have come nearer. */
+void grpc_timer_rearm(struct grpc_conn *);
 
 /* --- grpc_h2.c --- */
 

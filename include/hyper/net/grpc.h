@@ -57,7 +57,8 @@ struct grpc_conn_ops {
 
 /* Dials `address` (host:port) and speaks TLS as `server_name`. `ctx` is
  * borrowed until grpc_conn_free() (a reference is held). connect_timeout_ms
- * covers resolving, TCP, TLS and ALPN. 0 with *ret taken, or -errno untouched. */
+ * covers resolving, TCP, TLS and ALPN. 0 with *ret taken, or -errno untouched:
+ * -EINVAL (no host:port), -ENOMEM, -EBUSY (too many look-ups of names under way). */
 int grpc_conn_dial(struct event_base *, SSL_CTX *ctx, const char *address, const char *server_name,
     int64_t connect_timeout_ms, const struct grpc_conn_ops *, void *arg, struct grpc_conn **ret) ATTR_MUST_USE;
 
