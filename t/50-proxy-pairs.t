@@ -6,7 +6,7 @@ use Digest::SHA ();
 use HyperTest;
 use ProxyTest;
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 my $long = $ENV{HYPER_LONG};
 my $p = proxy(workers => 2);
@@ -15,7 +15,7 @@ $p->note_fds;
 
 # Idle: nothing may end a pair that only waits
 my ($a, $b, $session) = $p->pair(workers => [ 0, 1 ]);
-sleep($long ? 60 : 6); # lasts: longer than the token, whose time must not count any more
+Time::HiRes::sleep($long ? 60 : 6); # lasts: longer than the token, whose time must not count any more
 joined($a, $b, 'idle, then a byte');
 my ($end, $n) = (time + ($long ? 60 : 1), 0);
 while (time < $end) {
