@@ -98,4 +98,16 @@ is($a->{error}{code}, -32003, 'a service that never answers: deadline');
 cmp_ok(time - $begin, '<=', 7 * HyperTest::slow_factor(), 'within the call_timeout of 6 s');
 is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'and the connection is still good');
 is(pairs(), 2, 'the same pair');
+
+# What hd-1 leaves behind when it goes and comes back: nothing.
+$m->ping;
+my %fds = map { ($_ => $m->{$_}->fds) } qw(hd-2 ph proxy);
+for (1 .. 3) {
+	$m->{'hd-1'}->stop;
+	$m->start_one('hd-1');
+	is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'brokered anew');
+}
+for my $who (sort keys %fds) {
+	ok(wait_until(sub { $m->{$who}->fds <= $fds{$who} }, 10), "$who: as many descriptors as before") or diag "$fds{$who}, now " . $m->{$who}->fds;
+}
 hyper_done();
