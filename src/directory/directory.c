@@ -36,6 +36,7 @@
 #define RETRY_MAX_EMPTY_MS 2000
 #define RETRY_MAX_MS       30000
 #define IDLE_MS            60000 /* protocol.md 6.6 "idle server" */
+#define CHANGED_MS         1000  /* changes come in groups: after one, look again soon, then ever more rarely */
 #define FORCED_MS          1000  /* directory_refresh(): at most one in this time */
 #define SLACK_MS           1000  /* cache_entries_for 0 still makes a state fresh for the caller that waited for it */
 
@@ -57,6 +58,7 @@ struct directory {
 	int64_t tried_ms; /* when the last refresh started */
 	int64_t retry_ms; /* before that time no one waits for a refresh; 0: the last one did not fail */
 	int64_t backoff_ms;
+	int64_t calm_ms;        /* until the next look when nobody asks */
 	uint64_t stamp;         /* json: of the files that were read */
 	struct waiter *waiting; /* for the refresh that runs */
 	struct waiter *ready;   /* to be answered from the loop */
@@ -184,7 +186,7 @@ note_failure(struct directory *d, const char *err)
 }
 
 static void
-note_success(struct directory *d)
+note_success(struct directory *d, bool has_changed)
 {
 	if (!d->verified || d->retry_ms)
 		log_info("directory_refreshed", "entries=%zu", json_object_size(d->entries));
@@ -192,7 +194,11 @@ note_success(struct directory *d)
 	d->verified_ms = clock_now_ms();
 	d->retry_ms = 0;
 	d->backoff_ms = RETRY_MIN_MS;
-	arm(d->tick_ev, IDLE_MS);
+	/* A directory without entries is one that is being set up. */
+	if (has_changed || json_object_size(d->entries) == 0)
+		d->calm_ms = CHANGED_MS;
+	arm(d->tick_ev, d->calm_ms);
+	d->calm_ms = d->calm_ms * 2 > IDLE_MS ? IDLE_MS : d->calm_ms * 2;
 }
 
 static void
@@ -207,7 +213,7 @@ on_feed(bool ok, json_t *entries, const char *err, void *arg)
 		d->entries = entries;
 	}
 	if (ok) {
-		note_success(d);
+		note_success(d, entries || first);
 		if ((entries || first) && d->on_change)
 			d->on_change(d->on_change_arg);
 	} else if (!d->closing)
@@ -316,6 +322,7 @@ directory_new(
 	if (!d)
 		return -ENOMEM;
 	d->conf = conf;
+	d->calm_ms = CHANGED_MS;
 	d->backoff_ms = RETRY_MIN_MS;
 	d->entries = json_object();
 	d->answer_ev = evtimer_new(base, on_answer, d);

@@ -252,6 +252,24 @@ flight_set_client(struct flight *f, const json_t *entry)
 	return 0;
 }
 
+static bool
+flight_is_permitted(const struct flight *f, const json_t *own, const json_t *client)
+{
+	return !f->is_foreign || (entry_permits(own, client, f->req.addr.method) &&
+				     strcmp(f->req.addr.operator, f->broker->conf->name) == 0);
+}
+
+/* Would it be refused for what the directory says, or does not say yet? */
+static bool
+flight_is_refusable(const struct flight *f)
+{
+	const struct broker *b = f->broker;
+	const json_t *own = directory_get(b->dir, b->conf->name);
+	const json_t *client = directory_get(b->dir, f->req.client);
+
+	return !own || !client || !directory_get(b->dir, f->req.addr.operator) || !flight_is_permitted(f, own, client);
+}
+
 /* May it be delivered? Otherwise the flight was answered. */
 static bool
 flight_check(struct flight *f)
@@ -275,8 +293,7 @@ flight_check(struct flight *f)
 		flight_refuse(f, RPC_INTERNAL, END_INTERNAL, "internal error");
 		return false;
 	}
-	if (f->is_foreign &&
-	    (!entry_permits(own, client, f->req.addr.method) || strcmp(f->req.addr.operator, b->conf->name) != 0)) {
+	if (!flight_is_permitted(f, own, client)) {
 		flight_refuse(f, RPC_DENIED, END_DENIED, "Permission denied for method '%s' and client '%s'",
 		    f->req.addr.method, f->req.client);
 		return false;
@@ -289,20 +306,18 @@ flight_route(struct flight *f)
 {
 	struct broker *b = f->broker;
 
-	if (directory_get(b->dir, f->req.addr.operator)) {
-		if (flight_check(f))
-			flight_dispatch(f);
-		return;
-	}
-	if (!f->was_refreshed) {
-		/* the operator may be new */
+	if (!f->was_refreshed && flight_is_refusable(f)) {
+		/* the operator, or its permission, may be new */
 		f->was_refreshed = true;
 		f->refs++;
 		directory_refresh(b->dir, flight_on_directory, f);
-		return;
+	} else if (!directory_get(b->dir, f->req.addr.operator)) {
+		flight_fail(f, END_UNKNOWN_OPERATOR,
+		    "error retrieving directory entry for recipient '%s': no directory entry found",
+		    f->req.addr.operator);
+	} else if (flight_check(f)) {
+		flight_dispatch(f);
 	}
-	flight_fail(f, END_UNKNOWN_OPERATOR,
-	    "error retrieving directory entry for recipient '%s': no directory entry found", f->req.addr.operator);
 }
 
 static void

@@ -14,6 +14,13 @@
 #include "hyper/directory/directory.h"
 #include "hyper/directory/entry.h"
 
+static void
+pin_on_refreshed(enum directory_state state, void *arg)
+{
+	(void)state;
+	(void)arg;
+}
+
 int
 pin_names(struct directory *dir, const struct tls_peer *peer, struct names *ret)
 {
@@ -35,6 +42,8 @@ pin_names(struct directory *dir, const struct tls_peer *peer, struct names *ret)
 	}
 	if (names.n == 0) {
 		names_fini(&names);
+		/* the certificate may be newer than what we know: the next connection will be judged by it */
+		directory_refresh(dir, pin_on_refreshed, NULL);
 		return -EACCES;
 	}
 	*ret = names;
