@@ -129,9 +129,9 @@ parse_length(const char *value, int64_t *ret)
 	int64_t v = 0;
 	size_t i;
 
-	for (i = 0; value[i] >= '0' && value[i] <= '9' && i < 19; i++)
+	for (i = 0; value[i] >= '0' && value[i] <= '9' && i < 18; i++)
 		v = v * 10 + (value[i] - '0');
-	if (i == 0 || i > 18 || value[i] != '\0')
+	if (i == 0 || value[i] != '\0')
 		return false;
 	*ret = v;
 	return true;
