@@ -161,7 +161,7 @@ on_call(evutil_socket_t fd, short what, void *arg)
 	call_deliver(call);
 }
 
-/* What came, as an answer; HTTP's status does not matter (protocol.md 4.4). */
+/* What came, as an answer; HTTP's status does not matter where the body is clear (protocol.md 4.4). */
 static struct rpc_answer
 answer_of(struct client_call *call, CURLcode code, long status)
 {
@@ -180,8 +180,11 @@ answer_of(struct client_call *call, CURLcode code, long status)
 		return fail(cl, reason_of(code, text), text);
 	}
 	rc = rpc_answer_parse(call->response != NULL ? call->response : "", call->len, &answer);
-	if (rc == 0)
+	/* no result means `{}`, but `{"message":"not found"}` with a 404 means a wrong path */
+	if (rc == 0 && (answer.code != 0 || answer.result != NULL || status == 200))
 		return answer;
+	if (rc == 0)
+		rpc_answer_fini(&answer);
 	snprintf(why, sizeof(why), "HTTP status %ld, and %s: is this the right endpoint?", status,
 	    rc == -ENOMEM ? "no memory to read the answer" : "what came is no JSON-RPC answer");
 	return fail(cl, END_INTERNAL, why);
