@@ -92,6 +92,32 @@ use Time::HiRes qw(time);
 	$d->stop;
 }
 
+# Big bodies held back: together they may take 128 MiB, the next one is told to come again
+{
+	my $d = echo_start();
+	my $port = $d->ready('port');
+	my $bytes = substr request('', {}, body => ' ' x 4194304), 0, -1;
+	local $SIG{PIPE} = 'IGNORE';
+	for my $round (1, 2) {
+		my (@held, $refused);
+		for (1 .. 40) {
+			my $s = connect_to($port);
+			my $at = 0;
+			while ($at < length $bytes) { $at += syswrite($s, $bytes, 262144, $at) // last }
+			$refused = read_exactly($s, 400, 1) if $_ > 32;
+			last if $refused;
+			push @held, $s;
+		}
+		like($refused, qr/^HTTP\/1.1 503 .*-32001/s, "round $round: over the sum of all bodies: 503");
+		cmp_ok(scalar @held, '>=', 30, "round $round: not before");
+		close $_ for @held;
+		serves_on($d, "round $round of big bodies");
+		next if read_file(build() . '/config.h') =~ /define HYPER_SANITIZE/; # it keeps freed memory on purpose
+		cmp_ok($d->rss, '<', 40_000, "round $round: memory returned");
+	}
+	$d->stop;
+}
+
 # Rate limits: excess is accepted and closed at once
 {
 	my $d = echo_start(rate => '3/3600000');
