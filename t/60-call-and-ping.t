@@ -49,6 +49,7 @@ is($code, 64, 'parameters that are no object: 64');
 is($code, 64, 'a timeout that is no number: 64');
 
 $mesh->{'hd-1'}->stop;
+is($mesh->{proxy}->wait_log(qr/ ended .*session=$session .*reason=(\w+)/), 'closed', 'hd-1 stops: the pair ends cleanly');
 ($code, $out, $err) = run_program([ program('hyper'), 'ping', 'hd-2' ], %env);
 is($code, 69, 'no server: 69');
 like($err, qr/localhost:$mesh->{port}{'hd-1.rpc'}/, 'and says where it should be');

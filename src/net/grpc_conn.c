@@ -42,6 +42,7 @@
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 #include "hyper/net/dial.h"
+#include "hyper/net/linger.h"
 
 static const struct {
 	const char *name;
@@ -125,6 +126,9 @@ conn_teardown(struct grpc_conn *c)
 	c->ssl = NULL;
 	SSL_CTX_free(c->ctx);
 	c->ctx = NULL;
+	/* the lingering copy reads to the peer's end */
+	if (c->is_polite && c->fd >= 0)
+		shutdown(c->fd, SHUT_WR);
 	fd_close(&c->fd);
 	grpc_listener_unref(c->listener);
 	c->listener = NULL;
@@ -149,6 +153,8 @@ conn_close(struct grpc_conn *c)
 	streams_end(c, c->why);
 	if (!grpc_streams_settle(c))
 		return;
+	/* what is under way to us would turn our close() into a reset of what we said last */
+	c->is_polite = c->reason == END_CLOSED && c->fd >= 0 && linger_copy(c->base, c->fd);
 	conn_teardown(c);
 	grpc_conn_enter(c, CONN_CLOSED, end_reason_word(c->reason));
 	c->ops->on_closed(c, c->reason, c->why, c->arg);
@@ -181,6 +187,9 @@ grpc_conn_free(struct grpc_conn *c)
 {
 	if (c == NULL)
 		return;
+	/* The peer did nothing wrong: it gets an end, not a reset. The copy of the
+	 * socket is made now, since conn_teardown() may run inside event_base_free(). */
+	c->is_polite = c->state == CONN_OPEN && linger_copy(c->base, c->fd);
 	grpc_conn_enter(c, CONN_FREED, "free");
 	if (event_free_finalize(0, c->ev_work, on_reap) != 0)
 		BUG_ON(true);

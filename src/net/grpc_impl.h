@@ -154,6 +154,7 @@ struct grpc_conn {
 	int64_t ping_ms;       /* our PING is under way since; 0 none */
 	int64_t idle_since_ms; /* no stream since; server role */
 	int64_t linger_ms;     /* do not end before, although nothing is left to do */
+	bool is_polite;        /* freed while all was well: the socket lingers */
 	int64_t give_up_ms;    /* the session has ended: the peer has so long to take our last bytes */
 
 	struct grpc_streams streams, over;

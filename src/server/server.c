@@ -25,6 +25,7 @@
 #include "hyper/base/daemon.h"
 #include "hyper/base/log.h"
 #include "hyper/directory/directory.h"
+#include "hyper/net/linger.h"
 #include "server/accept.h"
 #include "server/broker.h"
 #include "server/ch_grpc_server.h"
@@ -211,6 +212,9 @@ server_fini(struct server *s)
 		if (i > 2 && (!s->broker || broker_in_flight(s->broker) == 0))
 			break;
 	}
+	/* the other operators close their ends: no connection through a proxy looks broken */
+	if (s->base)
+		linger_wait(s->base, STOP_MS);
 	ch_rpc_server_close(s->rpc_server);
 	directory_free(s->dir);
 	broker_free(s->broker);

@@ -225,12 +225,20 @@ sub children_of { my ($pid) = @_; return split ' ', read_file("/proc/$pid/task/$
 # Resident kilobytes.
 sub rss_of { my ($pid) = @_; return read_file("/proc/$pid/status") =~ /^VmRSS:\s+(\d+)/m ? $1 : 0 }
 
+# Did it end by a signal that only a fault of its own sends?
+sub crashed {
+	my ($status) = @_;
+	my $signal = ($status // 0) & 127;
+	return grep { $signal == $_ } POSIX::SIGSEGV(), POSIX::SIGABRT(), POSIX::SIGBUS(), POSIX::SIGFPE(), POSIX::SIGILL(), POSIX::SIGPIPE();
+}
+
 # Call last: stops what still runs, looks through all logs, ends the plan.
 sub hyper_done {
 	$_->stop for reverse @daemons;
 	for my $d (@daemons) {
 		my @bad = grep { /Sanitizer|runtime error:|\] bug / } split /\n/, $d->log_text;
 		is("@bad", '', "$d->{name}: no sanitizer line and no bug line in its log");
+		ok(!crashed($d->{status}), "$d->{name}: did not crash");
 	}
 	is_deeply([ children_of($$) ], [], 'no process is left');
 	done_testing();
