@@ -61,6 +61,21 @@ for my $case (@error) {
 }
 isnt($m->{'hd-2'}->count_log(qr/ grpc_accepted .*operator=demo-app/), 0, 'demo-app was let in, for its entry pins its certificate');
 
+# The directory changes while a connection is open: hd-1's certificate is no longer pinned.
+$m->start_one($_) for qw(proxy ph hd-1);
+ok($m->{ph}->wait_log(qr/ registered operator=hd-2/, 10), 'hd-2 has its standing stream');
+is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'hd-1 has a connection to hd-2');
+my $file = "$m->{dir}/directory/002_certificates.json";
+my $records = json_value(my $before = read_file($file));
+for my $r (@{ $records->{records} }) {
+	$_->{fingerprint} =~ tr/0-9a-f/1-9a-f0/ for $r->{name} eq 'hd-1' ? @{ $r->{data} } : ();
+}
+write_file($file, json_text($records));
+my $e = wait_until(sub { my $r = $m->ping; $r->{error} && $r->{error}{message} =~ /no matching client/ && $r->{error} }, 15);
+ok($e, 'a certificate that left the directory calls no more, also on an open connection');
+write_file($file, $before);
+ok(wait_until(sub { $m->ping->{result} }, 15), 'until it is back');
+
 # A certificate of the same CA that the directory does not pin.
 my ($status, $out) = run_program([ python('grpc_client.py'), certs(), 'hd-1-alt', "localhost:$port", 'hd-2', 'one', 'hd-2._ping' ]);
 unlike($out, qr/"ok": \{/, 'hd-1-alt gets no answer');
@@ -68,8 +83,8 @@ ok($m->{'hd-2'}->count_log(qr/ grpc_refused peer=hd-1 .*no name matched/), 'and 
 
 is(call('hd-1', 'hd-1', 'hd-2._ping')->{ok}{id}, 'hd-2._ping(1)', 'hd-2 serves on');
 ok(wait_until(sub { !$m->{'hd-2'}->log_text || $m->call('hd-2._connections', {}, at => 'hd-2')->{result}{connections}
-	&& !grep { $_->{kind} eq 'accepted' } @{ $m->call('hd-2._connections', {}, at => 'hd-2')->{result}{connections} } }, 10), 'and keeps none of these connections');
-my $e = $m->call('hd-2._ping', {}, at => 'hd-2');
+	&& !grep { $_->{kind} eq 'accepted' && !$_->{via} } @{ $m->call('hd-2._connections', {}, at => 'hd-2')->{result}{connections} } }, 10), 'and keeps none of these connections');
+$e = $m->call('hd-2._ping', {}, at => 'hd-2');
 is($e->{result}{serverInfo}{name}, 'hd-2', 'its own operator asks over JSON-RPC');
 $e = rpc("https://hd-2:$m->{port}{'hd-2.rpc'}/jsonrpc", 'hd-2._ping', {}, cert => 'hd-1');
 is($e->{http}, 403, 'another operator of the same CA does not');

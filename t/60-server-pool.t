@@ -99,6 +99,22 @@ cmp_ok(time - $begin, '<=', 7 * HyperTest::slow_factor(), 'within the call_timeo
 is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'and the connection is still good');
 is(pairs(), 2, 'the same pair');
 
+# TERM with a call on its way: its caller is told.
+$pid = fork // die "fork: $!";
+if (!$pid) {
+	write_file(tmp() . '/drained.json', json_text($m->call('hd-2.never', {}, id => 'ten')));
+	POSIX::_exit(0);
+}
+ok($echo->wait_log(qr/conn=\d+ BODY>SERVING why="never"/, 5), 'a call is with the service');
+ok(wait_until(sub { $echo->count_log(qr/BODY>SERVING why="never"/) == 3 }, 5), 'the third of this kind');
+$begin = time;
+is($m->{'hd-1'}->stop, 0, 'TERM ends the caller\'s server');
+waitpid $pid, 0;
+cmp_ok(time - $begin, '<', 3 * HyperTest::slow_factor(), 'soon');
+my $drained = json_value(read_file(tmp() . '/drained.json'));
+is($drained->{error}{code}, -32004, 'and the call is answered: draining') or diag json_text($drained);
+$m->start_one('hd-1');
+
 # What hd-1 leaves behind when it goes and comes back: nothing.
 $m->ping;
 my %fds = map { ($_ => $m->{$_}->fds) } qw(hd-2 ph proxy);

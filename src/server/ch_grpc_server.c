@@ -7,7 +7,7 @@
  * Always true:
  *  1. A connection carries the operator names that its certificate is pinned
  *     for, at least one; a brokered one must carry the name it was brokered for.
- *  2. A call's `clientName` is one of them, or "" for the first.
+ *  2. A call's `clientName` is one of them, or "" for the first, and still pinned.
  *  3. A call in the broker outlives its stream: `stream` is NULL then and the
  *     answer is dropped.
  *
@@ -214,7 +214,7 @@ gcall_on_message(struct grpc_stream *stream, const uint8_t *data, size_t len, vo
 		return;
 	}
 	client = *msg.client_name ? msg.client_name : call->conn->names.v[0];
-	if (!names_has(&call->conn->names, client))
+	if (!pin_holds(call->conn->ch->dir, &call->conn->names, client))
 		grpc_stream_finish(stream, GRPC_UNKNOWN, "no matching client");
 	else if (gcall_ask(call, &msg, client) < 0)
 		grpc_stream_finish(stream, GRPC_RESOURCE_EXHAUSTED, "out of memory");

@@ -3,6 +3,9 @@
  * Always true: a name is accepted only if the certificate carries it AND the
  * directory's entry of that name pins this very certificate (SHA-256 of its DER).
  *
+ * A refusal makes the directory look for news, so that an operator that was
+ * just added is not kept out until somebody else asks for something.
+ *
  * Not here: the TLS handshake (src/net), permissions (broker.c).
  */
 #include "server/pin.h"
@@ -15,10 +18,17 @@
 #include "hyper/directory/entry.h"
 
 static void
-pin_on_refreshed(enum directory_state state, void *arg)
+ignore(enum directory_state state, void *arg)
 {
 	(void)state;
 	(void)arg;
+}
+
+/* The directory may know better by now: what was refused can succeed at the next attempt. At most one a second is sent. */
+static void
+ask_again(struct directory *dir)
+{
+	directory_refresh(dir, ignore, NULL);
 }
 
 int
@@ -41,13 +51,24 @@ pin_names(struct directory *dir, const struct tls_peer *peer, struct names *ret)
 		names.n++;
 	}
 	if (names.n == 0) {
+		ask_again(dir);
 		names_fini(&names);
-		/* the certificate may be newer than what we know: the next connection will be judged by it */
-		directory_refresh(dir, pin_on_refreshed, NULL);
 		return -EACCES;
 	}
+	memcpy(names.fingerprint, peer->fingerprint, sizeof(names.fingerprint));
 	*ret = names;
 	return 0;
+}
+
+bool
+pin_holds(struct directory *dir, const struct names *names, const char *name)
+{
+	const json_t *entry = names_has(names, name) ? directory_get(dir, name) : NULL;
+
+	if (entry && entry_has_encryption_key(entry, names->fingerprint))
+		return true;
+	ask_again(dir);
+	return false;
 }
 
 bool

@@ -113,6 +113,8 @@ target_on_kick(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (t->state == TARGET_READY && !grpc_conn_is_ready(t->link->conn))
 		target_detach(t, "it takes no new calls");
+	if (t->state == TARGET_READY && !pin_holds(t->pool->dir, &t->link->names, t->name))
+		target_detach(t, "the directory pins another certificate now");
 	if (t->state == TARGET_IDLE && t->n_queue > 0 && target_connect(t) < 0) {
 		struct rpc_answer error =
 		    rpc_fail_step(RPC_INTERNAL, END_INTERNAL, STEP_NONE, NULL, 0, "out of memory");

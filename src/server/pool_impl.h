@@ -17,6 +17,7 @@
 #include "hyper/wire/token.h"
 #include "server/brokered.h"
 #include "server/channel.h"
+#include "server/pin.h"
 #include "server/pool.h"
 #include "server/reply.h"
 
@@ -44,7 +45,8 @@ struct link {
 	struct target *target; /* NULL: takes no new calls */
 	struct grpc_conn *conn;
 	char *name;
-	char *via; /* "" dialled directly */
+	struct names names; /* what the peer's certificate was pinned for */
+	char *via;          /* "" dialled directly */
 	char session[SESSION_ID_MAX];
 	json_t *timeline; /* may be NULL */
 	double asked_ms;  /* monotonic; where the timeline starts */

@@ -32,6 +32,7 @@ link_free(struct link *l)
 	TAILQ_REMOVE(&l->pool->links, l, entry);
 	grpc_conn_free(l->conn);
 	json_decref(l->timeline);
+	names_fini(&l->names);
 	free(l->name);
 	free(l->via);
 	free(l);
@@ -88,20 +89,11 @@ link_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 {
 	struct link *l = arg;
 	struct target *t = l->target;
-	struct names names;
-	bool is_right;
 
 	(void)conn;
-	if (pin_names(l->pool->dir, peer, &names) < 0) {
-		l->was_unpinned = true;
+	l->was_unpinned = pin_names(l->pool->dir, peer, &l->names) < 0 || !names_has(&l->names, l->name);
+	if (l->was_unpinned || !t)
 		return false;
-	}
-	is_right = names_has(&names, l->name);
-	names_fini(&names);
-	if (!is_right || !t) {
-		l->was_unpinned = !is_right;
-		return false;
-	}
 	l->since_ms = clock_now_ms();
 	if (*l->via) {
 		link_add_steps(l);

@@ -21,7 +21,7 @@
 
 #define ENTRY(name, section, data)                                                                                \
 	"{\"name\":\"" name "\",\"section\":\"" section "\",\"data\":" data ",\"created_at\":\"2026-01-01T00:00:" \
-									    "00Z\"}"
+	"00Z\"}"
 #define METHOD(service, method, group)                                                  \
 	"{\"name\":\"" service "\",\"permissions\":[],\"methods\":[{\"name\":\"" method \
 	"\",\"permissions\":[{\"group\":\"" group "\",\"rights\":[\"call\"]}]}]}"
