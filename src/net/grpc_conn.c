@@ -190,6 +190,9 @@ grpc_conn_free(struct grpc_conn *c)
 	/* The peer did nothing wrong: it gets an end, not a reset. The copy of the
 	 * socket is made now, since conn_teardown() may run inside event_base_free(). */
 	c->is_polite = c->state == CONN_OPEN && linger_copy(c->base, c->fd);
+	/* now, not in the finalizer: connect() may have ended in this very turn of the loop */
+	dial_free(c->dial);
+	c->dial = NULL;
 	grpc_conn_enter(c, CONN_FREED, "free");
 	if (event_free_finalize(0, c->ev_work, on_reap) != 0)
 		BUG_ON(true);

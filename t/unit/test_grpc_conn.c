@@ -126,6 +126,34 @@ test_free_early(void **state)
 	UNTIL(f->closed_server == f->accepted);
 }
 
+static void
+free_client_now(evutil_socket_t sock, short what, void *arg)
+{
+	struct fixture *f = arg;
+
+	(void)sock;
+	(void)what;
+	grpc_conn_free(f->client);
+	f->client = NULL;
+}
+
+/* Freed by an event that comes in the same turn of the loop as the end of the TCP handshake, just before it. */
+static void
+test_free_while_tcp_connects(void **state)
+{
+	struct fixture *f = *state;
+	struct event *ev = event_new(base, -1, 0, free_client_now, f);
+
+	dial(f, client_ctx, "hd-2");
+	turns(1); /* connect() has been called, loopback is done with it */
+	event_active(ev, EV_TIMEOUT, 0);
+	turns(3);
+	assert_null(f->client);
+	assert_int_equal(f->secured_client, 0);
+	event_free(ev);
+	UNTIL(f->closed_server == f->accepted);
+}
+
 /* --- refusals --- */
 
 static void
@@ -376,6 +404,7 @@ main(void)
 		TEST(test_free_in_conn_callbacks),
 		TEST(test_free_without_loop),
 		TEST(test_free_early),
+		TEST(test_free_while_tcp_connects),
 		TEST(test_peer_vanishes),
 		TEST(test_dial_refused),
 		TEST(test_dial_names),
