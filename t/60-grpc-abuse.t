@@ -85,6 +85,9 @@ my $n = 0;
 my %flood = (
 	'PING' => [ sub { frame('PING', 0, 0, 'floodedx') x 1000 }, 'too many frames|[Ff]lood' ],
 	'SETTINGS' => [ sub { settings() x 1000 }, 'too many frames|[Ff]lood' ],
+	# what was wrong with one stream, or said in parting, does not end the counting
+	'WINDOW_UPDATE after a bad header' => [ sub { ($n++ ? '' : headers(1, $h . literal('bad name' => 'v'))) . frame('WINDOW_UPDATE', 0, 0, pack 'N', 1) x 1000 }, 'too many frames' ],
+	'WINDOW_UPDATE after GOAWAY' => [ sub { ($n++ ? '' : headers(1, $h) . frame('GOAWAY', 0, 0, pack 'NN', 0, 0)) . frame('WINDOW_UPDATE', 0, 0, pack 'N', 1) x 1000 }, 'too many frames' ],
 	'empty DATA' => [ sub { ($n++ ? '' : headers(1, $h)) . frame('DATA', 0, 1) x 1000 }, 'too many frames' ],
 	'WINDOW_UPDATE' => [ sub { frame('WINDOW_UPDATE', 0, 0, pack 'N', 1) x 1000 }, 'too many frames' ],
 	'PRIORITY' => [ sub { frame('PRIORITY', 0, 3, pack 'NC', 1, 1) x 1000 }, 'too many frames' ],

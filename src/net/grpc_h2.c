@@ -22,6 +22,7 @@
 
 #include "hyper/base/bug.h"
 #include "hyper/base/clock.h"
+#include "hyper/base/log.h"
 
 #define USER_AGENT "hyper/" PACKAGE_VERSION
 
@@ -73,8 +74,10 @@ chatter(struct grpc_conn *c, unsigned weight)
 		c->chatter_since_ms = now;
 	}
 	c->chatter += weight;
-	if (c->chatter <= CHATTER_MAX || c->h2_why[0] != '\0')
+	if (c->chatter <= CHATTER_MAX || c->is_cut_off)
 		return;
+	c->is_cut_off = true;
+	c->h2_why[0] = '\0'; /* whatever was noted before, this is why it ends */
 	note(c, END_RESET, "too many frames that carry nothing");
 	nghttp2_session_terminate_session(c->h2, NGHTTP2_ENHANCE_YOUR_CALM);
 }
@@ -395,15 +398,16 @@ on_frame_not_send(nghttp2_session *h2, const nghttp2_frame *frame, int error, vo
 	return 0;
 }
 
+/* Also about faults that cost one stream, or a header field that is ignored: no
+ * reason for the end of a connection. GOAWAY has words of its own. */
 static int
 on_error(nghttp2_session *h2, int code, const char *text, size_t len, void *arg)
 {
-	char copy[100];
+	const struct grpc_conn *c = arg;
 
 	(void)h2;
-	(void)code;
-	snprintf(copy, sizeof copy, "%.*s", (int)(len < 90 ? len : 90), text);
-	note(arg, END_RESET, copy);
+	log_debug(
+	    "h2", "conn=%llu err=%d why=\"%.*s\"", (unsigned long long)c->nr, code, (int)(len < 200 ? len : 200), text);
 	return 0;
 }
 

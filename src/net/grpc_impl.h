@@ -164,6 +164,7 @@ struct grpc_conn {
 
 	unsigned chatter; /* frames of the peer that carried nothing, weighted; see chatter() */
 	int64_t chatter_since_ms;
+	bool is_cut_off; /* there were too many of them */
 
 	enum end_reason reason; /* from ENDING on */
 	char why[GRPC_ERR_MAX];
