@@ -144,8 +144,7 @@ call_print_error(const struct caller *c)
 	fprintf(stderr, "hyper: error %d: %s%s%s\n", c->answer.code, c->answer.message ? c->answer.message : "?",
 	    data ? "\n  data: " : "", data ? data : "");
 	free(data);
-	return reason && strcmp(reason, "unreachable") == 0 && c->answer.code == RPC_INTERNAL ? EXIT_UNAVAILABLE
-											      : EXIT_FAIL;
+	return c->answer.is_local && reason && strcmp(reason, "unreachable") == 0 ? EXIT_UNAVAILABLE : EXIT_FAIL;
 }
 
 static int

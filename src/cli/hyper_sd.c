@@ -146,8 +146,9 @@ call(struct sd_client *c, const char *method, const json_t *params)
 		complain("%s: %s", method, text ? text : "");
 		free(text);
 	}
-	return reason && (strcmp(reason, "unreachable") == 0 || strcmp(reason, "deadline") == 0 ||
-			     strcmp(reason, "tls") == 0)
+	return c->answer.is_local && reason &&
+		       (strcmp(reason, "unreachable") == 0 || strcmp(reason, "deadline") == 0 ||
+			   strcmp(reason, "tls") == 0)
 		   ? EXIT_UNAVAILABLE
 		   : EXIT_FAIL;
 }

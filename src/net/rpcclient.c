@@ -101,7 +101,10 @@ reason_of(CURLcode code, const char *why)
 static struct rpc_answer
 fail(const struct rpc_client *cl, enum end_reason reason, const char *why)
 {
-	return rpc_fail_step(RPC_INTERNAL, reason, STEP_NONE, NULL, 0, "%s: %s", cl->shown, why);
+	struct rpc_answer a = rpc_fail_step(RPC_INTERNAL, reason, STEP_NONE, NULL, 0, "%s: %s", cl->shown, why);
+
+	a.is_local = true;
+	return a;
 }
 
 /* Takes the call away from curl. */

@@ -122,28 +122,13 @@ client_can_deliver(void *arg, const struct request *req)
 	return strcmp(req->addr.operator, ch->own_name) == 0;
 }
 
-/* An answer of rpcclient.h's own making carries one of its reasons and RPC_INTERNAL. */
-static bool
-is_transport_error(const struct rpc_answer *a)
-{
-	static const char *const reasons[] = { "unreachable", "tls", "deadline", "internal", "stopped" };
-	const char *reason = answer_reason(a, NULL);
-
-	if (a->code != RPC_INTERNAL || !reason)
-		return false;
-	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
-		if (strcmp(reason, reasons[i]) == 0)
-			return true;
-	return false;
-}
-
 static void
 client_on_answer(struct rpc_answer *answer, void *arg)
 {
 	struct local_call call = *(struct local_call *)arg;
 
 	free(arg);
-	call.cb(answer, is_transport_error(answer), call.arg);
+	call.cb(answer, answer->is_local, call.arg);
 }
 
 static int

@@ -135,8 +135,11 @@ test_response_round_trip(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(answers); i++) {
-		struct grpc_response out = { ID, { answers[i].code, (char *)answers[i].message, parse(answers[i].data),
-						     parse(answers[i].result) } };
+		struct grpc_response out = { .id = ID,
+			.answer = { .code = answers[i].code,
+			    .message = (char *)answers[i].message,
+			    .data = parse(answers[i].data),
+			    .result = parse(answers[i].result) } };
 		struct grpc_response in = { 0 };
 		uint8_t *frame = NULL;
 		size_t len = 0;

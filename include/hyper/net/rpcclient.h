@@ -22,7 +22,7 @@ int rpc_client_new(struct event_base *, const struct conf_rpc_client *conf, stru
 void rpc_client_free(struct rpc_client *);
 
 /* One call; `params` and texts are copied. `cb` gets what the other side
- * answered, or an error of ours: RPC_INTERNAL with data.reason "unreachable",
+ * answered, or an error of ours (is_local): RPC_INTERNAL with data.reason "unreachable",
  * "tls", "deadline", or "internal"; the message names the endpoint and libcurl's reason. An
  * answer over JSON_MAX_BYTES is an error. Contract: rpc_reply_cb. */
 void rpc_client_call(struct rpc_client *, const char *method, const json_t *params, const char *id, int64_t timeout_ms,

@@ -2,6 +2,7 @@
 #ifndef HYPER_WIRE_RPC_H
 #define HYPER_WIRE_RPC_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <jansson.h>
@@ -36,6 +37,7 @@ struct rpc_answer {
 	char *message;  /* NULL without an error */
 	json_t *data;   /* may be NULL */
 	json_t *result; /* NULL with an error; NULL without one means `{}` */
+	bool is_local;  /* an error of our own: the call got no answer from the other side (rpcclient.h) */
 };
 
 /* `result` is given. Never fails. */
