@@ -5,7 +5,7 @@
  * Always true:
  *  1. The address is parsed once, from the id; permission, internal methods and
  *     channels all look at that one, and `method` must name the same.
- *  2. `_client` is what the directory says of the sender, whatever came in.
+ *  2. `_client` is what the directory says of the sender, whatever came in, without its `records`.
  *  3. A flight lives until its caller was answered AND every channel or
  *     directory call-back it waits for has come (`refs`), so a late one never
  *     meets freed memory. Flights, late ones included, are capped.
@@ -234,14 +234,16 @@ flight_dispatch(struct flight *f)
 	flight_no_channel(f);
 }
 
-/* 0 or -ENOMEM. */
+/* 0 or -ENOMEM. The entry goes without its history: most of it, and growing (docs/decisions/020-broker.md). */
 static int
 flight_set_client(struct flight *f, const json_t *entry)
 {
 	json_t *params = json_copy(f->req.params);
-	json_t *client = json_pack("{s:s, s:O}", "name", f->req.client, "entry", entry);
+	json_t *copy = json_copy((json_t *)entry); /* shallow */
+	int rc = json_object_set_new(copy, "records", json_null());
+	json_t *client = json_pack("{s:s, s:o}", "name", f->req.client, "entry", copy);
 
-	if (!params || !client || json_object_set(params, "_client", client) < 0) {
+	if (rc < 0 || !params || !client || json_object_set(params, "_client", client) < 0) {
 		json_decref(params);
 		json_decref(client);
 		return -ENOMEM;
