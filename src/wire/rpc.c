@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hyper/base/bytes.h"
 #include "hyper/wire/json.h"
 #include "wire/rpcid.h"
 #include "wire/textbuf.h"
@@ -41,6 +42,17 @@ cut_utf8(char *text)
 	text[n] = '\0';
 }
 
+/* A stranger's bytes may be quoted in it (a GOAWAY's); protobuf takes none that are not UTF-8. */
+static void
+clean_utf8(char *text)
+{
+	if (utf8_is_clean(text, strlen(text)))
+		return;
+	for (; *text != '\0'; text++)
+		if ((*text & 0x80) != 0)
+			*text = '?';
+}
+
 ATTR_PRINTF(1, 0)
 static char *
 message_of(const char *fmt, va_list ap)
@@ -52,6 +64,7 @@ message_of(const char *fmt, va_list ap)
 		return NULL;
 	if ((size_t)n >= sizeof text)
 		cut_utf8(text);
+	clean_utf8(text);
 	return strdup(text);
 }
 

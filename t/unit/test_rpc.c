@@ -258,6 +258,13 @@ test_answer_text(void **state)
 	    "\"invalid input data: to(expected a string), channel(expected a string)\",\"code\":\"FORM-ERROR\","
 	    "\"data\":{\"to\":\"expected a string\",\"channel\":\"expected a "
 	    "string\"},\"traceback\":[]}},\"id\":\"1\"}");
+	/* what a stranger's bytes are quoted in still fits JSON and protobuf: invariant 3 of rpc.c */
+	a = rpc_fail(1, NULL, "GOAWAY %s", "\xc3\xa4 \xff!");
+	assert_string_equal(a.message, "GOAWAY ?? ?!");
+	rpc_answer_fini(&a);
+	a = rpc_fail(1, NULL, "GOAWAY %s", "\xc3\xa4!");
+	assert_string_equal(a.message, "GOAWAY \xc3\xa4!");
+	rpc_answer_fini(&a);
 	/* a long message is cut between characters */
 	for (size_t i = 0; i + 2 < sizeof longish; i += 2)
 		memcpy(longish + i, "\xc3\xbc", 3);
