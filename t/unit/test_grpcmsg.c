@@ -75,6 +75,27 @@ test_announcement(void **state)
 	grpc_response_fini(&r);
 }
 
+/* What the reference answers to a _connectionRequest (protocol.md 3.5): 59 bytes, an id and no result. */
+static void
+test_no_result(void **state)
+{
+	static const char id[] = "hd-2._connectionRequest(59efc4497061e65a97b86714deff5750)";
+	uint8_t bytes[59] = { 0x0a, sizeof id - 1 };
+	struct grpc_response r = { 0 };
+	char *text;
+
+	(void)state;
+	assert_int_equal(2 + sizeof id - 1, sizeof bytes);
+	memcpy(bytes + 2, id, sizeof id - 1);
+	assert_int_equal(grpc_response_unpack(bytes, sizeof bytes, &r), 0);
+	assert_string_equal(r.id, id);
+	assert_int_equal(r.answer.code, 0);
+	text = rpc_answer_text(&r.answer, "1");
+	assert_string_equal(text, "{\"jsonrpc\":\"2.0\",\"result\":{},\"id\":\"1\"}");
+	free(text);
+	grpc_response_fini(&r);
+}
+
 static const char *const values[][2] = {
 	/* sent, received */
 	{ "{}", "{}" },
@@ -496,6 +517,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_announcement),
+		cmocka_unit_test(test_no_result),
 		cmocka_unit_test(test_request_round_trip),
 		cmocka_unit_test(test_response_round_trip),
 		cmocka_unit_test(test_pack_refused),
