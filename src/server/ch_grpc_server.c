@@ -42,6 +42,7 @@ struct gconn {
 	char session[SESSION_ID_MAX];
 	int64_t since_ms;
 	uint64_t calls;
+	bool is_judged; /* its certificate was looked at, and a refusal logged */
 };
 
 struct gcall {
@@ -82,6 +83,7 @@ gconn_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 	(void)conn;
 	if (!g)
 		return false;
+	g->is_judged = true;
 	if (pin_names(g->ch->dir, peer, &names) < 0) {
 		gconn_log_refused(
 		    g, peer, &unpinned, "no name matched: the directory pins this certificate for none of its names");
@@ -115,6 +117,7 @@ gconn_free(struct gconn *g)
 static void
 gconn_on_closed(struct grpc_conn *conn, enum end_reason reason, const char *why, void *arg)
 {
+	static struct log_limit unsecured;
 	struct gconn *g = arg;
 
 	if (!g) {
@@ -125,6 +128,9 @@ gconn_on_closed(struct grpc_conn *conn, enum end_reason reason, const char *why,
 		log_warn("brokered", "side=b operator=%s via=%s session=%s failed=%s reason=%s why=\"%s\"", g->expected,
 		    g->via, g->session, broker_step_word(grpc_conn_heard_ms(conn) ? STEP_SECURED : STEP_PAIRED),
 		    end_reason_word(reason), why);
+	else if (!g->is_judged && (reason == END_TLS || reason == END_DEADLINE))
+		log_limited(
+		    &unsecured, LOG_LVL_INFO, "grpc_refused", "reason=%s why=\"%s\"", end_reason_word(reason), why);
 	else
 		log_debug("grpc_closed", "operator=%s session=%s reason=%s why=\"%s\"",
 		    g->names.n ? g->names.v[0] : "?", g->session, end_reason_word(reason), why);

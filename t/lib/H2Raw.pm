@@ -80,7 +80,7 @@ sub frames_of {
 	$sock->blocking(0);
 	while (time < $end) {
 		my $n = $sock->sysread($buf, 65536, length $buf);
-		if (defined $n && $n == 0 || !defined $n && !$!{EAGAIN} && !$!{EINTR}) { push @f, ['EOF']; last }
+		if (defined $n ? $n == 0 : $SSL_ERROR != SSL_WANT_READ && $SSL_ERROR != SSL_WANT_WRITE) { push @f, ['EOF']; last }
 		while (length $buf >= 9) {
 			my ($len, $t, $flags, $stream) = (unpack('N', "\0" . substr $buf, 0, 3), unpack 'x3CCN', $buf);
 			last if length $buf < 9 + $len;

@@ -1,7 +1,8 @@
 # HyperTest.pm - what every test of programs needs: a folder, ports, certificates, daemons, deadlines, leak checks
 #
-# Always true: no process that a test started outlives it; its folder is removed; its logs are shown only when
-# it failed; a sanitizer's or a `bug` line in any log fails the test.
+# Always true: no process that a test started outlives it, nor any that such a process started (orphans become the
+# test's own children); its folder is removed; its logs are shown only when it failed; a sanitizer's or a `bug` line in
+# any log fails the test, and so does a program of ours that TERM does not end with status 0.
 package HyperTest;
 use strict;
 use warnings;
@@ -21,6 +22,10 @@ our @EXPORT = qw(tmp build source certs free_port write_file read_file start wai
 
 my ($tmp, @daemons);
 my $main_pid = $$;
+
+# prctl(PR_SET_CHILD_SUBREAPER): whoever loses its parent comes to us
+my %prctl = (x86_64 => 157, aarch64 => 167, riscv64 => 167, i686 => 172);
+if (my $number = $prctl{ (POSIX::uname())[4] }) { syscall $number, 36, 1, 0, 0, 0 }
 my $json = JSON::PP->new->canonical->allow_nonref;
 
 sub source { return $ENV{HYPER_SOURCE} // die "HYPER_SOURCE is not set: run by `make check` or ./dev check\n" }
@@ -114,6 +119,8 @@ sub start {
 		exec_child($cmd, undef, $log, $log, $opt{env});
 	}
 	my $self = bless { name => $name, pid => $pid, log => $log, log_start => $log_start, running => 1 }, 'HyperTest::Daemon';
+	my $bin = build() . '/bin/';
+	$self->{is_ours} = grep { index($_, $bin) == 0 } @$cmd; # also behind a wrapper that execs it
 	push @daemons, $self;
 	if ($opt{ready} // 1) {
 		my $ready = $self->wait_log(qr/ ready ?(.*)/, $opt{timeout} // 20);
@@ -216,8 +223,8 @@ sub read_to_end {
 	return ($data, 'timeout');
 }
 
-# Open descriptors of a process, -1 when it is gone.
-sub fds_of { my ($pid) = @_; opendir my $d, "/proc/$pid/fd" or return -1; return scalar grep { !/^\./ } readdir $d }
+# Open descriptors of a process, -1 when it is gone or only waits for its parent.
+sub fds_of { my ($pid) = @_; return -1 if read_file("/proc/$pid/stat") =~ /\) Z /; opendir my $d, "/proc/$pid/fd" or return -1; return scalar grep { !/^\./ } readdir $d }
 
 # Pids of its living children.
 sub children_of { my ($pid) = @_; return split ' ', read_file("/proc/$pid/task/$pid/children") }
@@ -234,7 +241,12 @@ sub crashed {
 
 # Call last: stops what still runs, looks through all logs, ends the plan.
 sub hyper_done {
-	$_->stop for reverse @daemons;
+	for my $d (reverse @daemons) {
+		my $runs = $d->is_running;
+		my $status = $d->stop;
+		is($status, 0, "$d->{name}: TERM ends it with status 0") if $runs && $d->{is_ours};
+	}
+	1 while waitpid(-1, WNOHANG) > 0; # orphans that have ended
 	for my $d (@daemons) {
 		my @bad = grep { /Sanitizer|runtime error:|\] bug / } split /\n/, $d->log_text;
 		is("@bad", '', "$d->{name}: no sanitizer line and no bug line in its log");

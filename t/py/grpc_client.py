@@ -48,12 +48,7 @@ def unary(channel):
     raw = channel.unary_unary("/Hyper/Call", **RAW)
     attempt("request over the limit", lambda: len(raw(bytes(5009926), timeout=20)))
     attempt("malformed", lambda: len(raw(b"\xff\xff\xff", timeout=20)))
-    nested = b""  # Struct in Struct in …: 34 kB that overflow a recursive decoder's stack
-    while len(nested) < 34000:
-        value = b"\x2a" + varint(len(nested)) + nested
-        entry = b"\x0a\x01k\x12" + varint(len(value)) + value
-        nested = b"\x0a" + varint(len(entry)) + entry
-    attempt("nested", lambda: len(raw(b"\x12" + varint(len(nested)) + nested, timeout=20)))
+    attempt("nested", lambda: len(raw(nested_struct(34000), timeout=20)))
     attempt("unknown method", lambda: len(channel.unary_unary("/Hyper/Nope", **RAW)(b"", timeout=20)))
     attempt("unknown service", lambda: len(channel.unary_unary("/grpc.health.v1.Health/Check", **RAW)(b"", timeout=20)))
     headers = (("x-unknown", "1"), ("x-bin-bin", b"\x00\x01"), ("x-long", "l" * 5000))
@@ -64,6 +59,27 @@ def unary(channel):
     attempt("compressed", lambda: channel.unary_unary("/Hyper/Call", **CALL)(
         pb.request("hd-2.echo", {"a": "b" * 5000}), timeout=20, compression=grpc.Compression.Gzip).id)
     attempt("after all that", lambda: call(channel, "hd-2.echo").id)
+
+
+def nested_struct(size):
+    """A Request whose params are Struct in Struct in …: 34 kB that overflow a recursive decoder's stack."""
+    nested = b""
+    while len(nested) < size:
+        value = b"\x2a" + varint(len(nested)) + nested
+        entry = b"\x0a\x01k\x12" + varint(len(value)) + value
+        nested = b"\x0a" + varint(len(entry)) + entry
+    return b"\x12" + varint(len(nested)) + nested
+
+
+def hostile(channel):
+    """Bytes that are no message of ours, on one connection; then a call that is."""
+    raw = channel.unary_unary("/Hyper/Call", **RAW)
+    announce = channel.stream_unary("/Hyper/ServerCall", **RAW)
+    for case, data in (("nested", nested_struct(34000)), ("nested, 200 kB", nested_struct(200000)), ("malformed", b"\xff" * 9),
+                       ("empty", b""), ("over the limit", bytes(5009926))):
+        attempt(case, lambda: len(raw(data, timeout=20)))
+        attempt(case + ", ServerCall", lambda: len(announce(iter([data]), timeout=20)))
+    attempt("after all that", lambda: call(channel, "hd-2._ping").id)
 
 
 def varint(n):
@@ -130,7 +146,7 @@ def main():
         except grpc.FutureTimeoutError:
             pb.say(case="ready", ok=False)
             return
-        {"one": one, "unary": unary, "many": many, "stream": stream, "cancel": cancel}[verb](ch, *args)
+        {"one": one, "unary": unary, "many": many, "stream": stream, "cancel": cancel, "hostile": hostile}[verb](ch, *args)
 
 
 main()
