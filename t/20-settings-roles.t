@@ -58,10 +58,41 @@ my $file = "$dev/roles/hd-1/001_default.cfg";
 my @lines = split /\n/, read_file($file), -1;
 my ($line) = grep { $lines[ $_ - 1 ] =~ /verify_client/ } 1 .. @lines;
 $lines[ $line - 1 ] =~ s/verify_client = false/verify_clients = "no"/;
+my $good = read_file($file);
 write_file($file, join "\n", @lines);
 my ($code, $out, $err) = check('hd-1');
 is($code, 78, 'a wrong key: exit status 78');
+write_file($file, $good);
 like($err, qr{\Q$file:$line\E: channels\[3\]\.settings\.tls\.verify_clients: .*did you mean verify_client\?}, 'file, line, key, what to do');
+
+# All at once, at `check` and at the start of each program: an unknown key, a wrong type, a missing file, each with its line.
+my %faulty = (
+	'sd-1' => [ qq(log_level = 7;\nstorre = 1;\njsonrpc_server = {\n\ttls = {\n\t\tkey_file = "gone.key";\n\t};\n};\n),
+		[ 1, 'log_level', qr/expected one of error, warn, info, debug, found 7/ ], [ 2, 'storre', qr/did you mean store\?/ ],
+		[ 5, 'jsonrpc_server.tls.key_file', qr/No such file/ ] ],
+	'public-proxy-1' => [ qq(public = {\n\tworkers = "two";\n\taccept_timout = 3.0;\n\tjsonrpc_client = {\n\t\ttls = {\n\t\t\tca_certificate_files = [ "gone.crt" ];\n\t\t};\n\t};\n};\n),
+		[ 2, 'public.workers', qr/expected an integer in 1\.\.256 .*found the string "two"/ ],
+		[ 3, 'public.accept_timout', qr/did you mean accept_timeout\?/ ],
+		[ 6, 'public.jsonrpc_client.tls.ca_certificate_files[0]', qr/No such file/ ] ],
+	'hd-1' => [ qq(call_timeout = true;\ndirectory = {\n\tsettings = {\n\t\tca_certificate_files = [ "gone.crt" ];\n\t};\n};\nchanels = ();\n),
+		[ 1, 'call_timeout', qr/expected .*found true/ ], [ 4, 'directory.settings.ca_certificate_files[0]', qr/No such file/ ],
+		[ 7, 'chanels', qr/did you mean channels\?/ ] ],
+);
+for my $role (sort keys %faulty) {
+	my ($text, @faults) = @{ $faulty{$role} };
+	my $file = write_file("$dev/roles/$role/009_faulty.cfg", $text);
+	my ($program, $variable, @run) = $role =~ /^sd/ ? qw(sd SD_SETTINGS run) : $role =~ /^public/ ? qw(proxy PROXY_SETTINGS run public) : qw(hyper HYPER_SETTINGS server run);
+	for my $verb ([@run], ['check']) {
+		my ($code, $out, $err) = run_program([ program($program), @$verb ], env => { $variable => "$dev/roles/$role" });
+		is($code, 78, "$program @$verb: three faults: exit status 78");
+		for my $fault (@faults) {
+			my ($line, $key, $what) = @$fault;
+			like($err, qr/^$program: \Q$file:$line: $key: \E.*$what.*$/m, "$program @$verb: $key with file, line and what was expected");
+		}
+		like($err, qr/^$program: 3 faults in the settings, nothing was started$/m, "$program @$verb: and no other");
+	}
+	unlink $file or die "unlink: $!";
+}
 
 # A later file of the folder mends an earlier one; a file that cannot be read is named with its place.
 write_file("$dev/roles/hd-2/002_local.cfg", qq(directory = { settings = { store = "\${T_STORE}/x"; }; };\n));
@@ -74,6 +105,12 @@ is($code, 0, 'defined: no fault') or diag $err;
 write_file("$dev/roles/hd-2/003_more.cfg", qq(signing = {\n\tkey_file = "none.key";\n};\n));
 ($code, $out, $err) = check('hd-2');
 like($err, qr{003_more\.cfg:2: signing\.key_file: .*No such file.*hd-2/none\.key}, 'a missing key file, seen from the file that names it');
+# A list of folders, the later one wins; an empty name in it is nothing.
+write_file(tmp() . '/more/a.cfg', qq(log_level = "loud";\n));
+write_file(tmp() . '/last/a.cfg', qq(log_level = "debug";\n));
+my $list = join ':', "$dev/roles/hd-1", tmp() . '/more';
+is((check('hd-1', $list))[0], 78, 'two folders: the second one counts');
+is((check('hd-1', "$list:" . tmp() . '/last'))[0], 0, 'and the third one more');
 ($code, $out, $err) = check('hd-1', '');
 is($code, 78, 'no settings: exit status 78');
 like($err, qr/HYPER_SETTINGS/, 'and the variable to set');

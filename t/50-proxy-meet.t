@@ -72,6 +72,17 @@ my $dripping = $p->come('x');
 isnt((read_to_end($_, 6))[1], 'timeout', 'a silent one is closed after accept_timeout') for $silent, $dripping;
 $p->{d}->wait_log(qr/refused .*reason=$_/) // fail("no line refused reason=$_") for qw(silent short_token unknown_token);
 
+# Cut after each of its bytes (that the worker looked in between: token_in_pieces of t/unit/test_worker.c)
+for my $n (1 .. 31) {
+	my ($token, $session) = $p->broker;
+	my @s = map { $p->come(substr $token, 0, $n) } 1, 2;
+	send_all($_, substr $token, $n) for @s;
+	$p->wait_pair($session);
+	joined(@s, "token in pieces of $n and " . (32 - $n));
+	close $_ for @s;
+	$p->wait_ended($session);
+}
+
 # In pieces, with payload glued to the last one
 ($token, $session) = $p->broker;
 my $hello = 'HELLO' x 1000;

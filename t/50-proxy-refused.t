@@ -77,6 +77,24 @@ my $alone = $p->come($token);
 is((read_to_end($alone, 5))[1], 'eof', 'who waits in vain is let go');
 is($p->unpaired($session), 'expired', 'with its reason');
 
+# A token's life is counted from its creation, whatever happens meanwhile: an answer, a party, both, all of them late.
+my $life = 1000 * slow_factor();
+for my $case ([ 'answered late', 0.6 ], [ 'one party, late', 0.01, 0.6 ], [ 'answered, then one party', 0.3, 0.6 ], [ 'one party, then the answer', 0.6, 0.3 ]) {
+	my ($name, $answer_at, $come_at) = ($case->[0], map { $_ * slow_factor() } @$case[ 1 .. $#$case ]);
+	my $began = time;
+	my $after = sub { my ($s) = @_; wait_until { time >= $began + $s } 5; return 1 };
+	my $ask = $p->ask;
+	my $told = $p->told;
+	my $s;
+	my @steps = ([ $answer_at, sub { $told->answer } ], $come_at ? [ $come_at, sub { $s = $p->come($told->token) } ] : ());
+	$after->($_->[0]) and $_->[1]->() for sort { $a->[0] <=> $b->[0] } @steps;
+	is($p->unpaired($told->{id}, 5), 'expired', "$name: expires");
+	my ($ms) = $p->log_text =~ / unpaired session=$told->{id} .* ms=([\d.]+)/;
+	cmp_ok(abs($ms - $life), '<', 0.3 * $life, "$name: after its life") or diag($ms);
+	is((read_to_end($s, 3))[1], 'eof', "$name: the party is let go") if $s;
+	is_gone($told, $name);
+}
+
 # The hyper is not there
 close $p->{hyper};
 $r = $p->ask->answer;

@@ -41,22 +41,35 @@ $p->wait_pair($r->{result}{session});
 joined($a, $b, 'and a pair comes of it');
 close $_ for $a, $b;
 
-for my $cert ('', 'hd-1', 'demo-app') {
-	my $f = tmp() . '/other' . ($cert || 'none');
-	my $answer = answer_of(ask_tls($cert, $f), $f);
-	ok(!$answer->{result}, ($cert || 'no certificate') . ': refused') or diag(json_text($answer));
+# Somebody else: each is told why
+for my $cert ('hd-1', 'hd-2', 'demo-app') {
+	my $answer = answer_of(ask_tls($cert, tmp() . "/other-$cert"), tmp() . "/other-$cert");
+	is($answer->{error}{code}, 403, "$cert, another operator of the same CA: 403") or diag(json_text($answer));
+	like($answer->{error}{message}, qr/\Q$cert\E.*'\Q$own\E'.*allowed_clients/, "$cert: and what is expected");
 }
+my $none = answer_of(ask_tls('', tmp() . '/none'), tmp() . '/none');
+like($none->{err}, qr/alert certificate required/, 'no certificate: TLS says that one is required') or diag(json_text($none));
+# The same names, but of a CA of their own: on the way in and (below) of the hyper that is asked
+my %evil = map { $_ => tmp() . "/evil.$_" } qw(crt key);
+is((run_program([ 'openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', $evil{key}, '-out', $evil{crt}, '-subj', "/CN=$own",
+	'-addext', "subjectAltName=DNS:$own", '-days', '2' ]))[0], 0, 'a certificate of another CA');
+my ($code, undef, $err) = run_program([ 'curl', '-sS', '--noproxy', '*', '--max-time', 20, '--cacert', "$dir/root.crt", '--cert', $evil{crt}, '--key', $evil{key},
+	'-H', 'Content-Type: application/json', '-d', '{}', '--connect-to', "$own:$p->{rpc}:127.0.0.1:$p->{rpc}", "https://$own:$p->{rpc}/jsonrpc" ]);
+like($err, qr/alert unknown ca/, 'another CA with the right name: refused') or diag($code);
 is($p->told(0.3), undef, 'B was told nothing of these');
 
-# Somebody else at the hyper's address: the name on the certificate decides
-$pid = ask_tls($own, "$file.2");
-if (my $s = $p->{hyper}->accept) {
-	require IO::Socket::SSL;
-	IO::Socket::SSL->start_SSL($s, SSL_server => 1, SSL_cert_file => "$dir/demo-app.crt", SSL_key_file => "$dir/demo-app.key");
-	close $s;
+# Somebody else at the hyper's address: the name on the certificate and who signed it decide
+for my $case ([ 'a hyper with another name', "$dir/demo-app.crt", "$dir/demo-app.key" ], [ 'a hyper of another CA', @evil{qw(crt key)} ]) {
+	my ($name, $cert, $key) = @$case;
+	$pid = ask_tls($own, "$file.2");
+	if (my $s = $p->{hyper}->accept) {
+		require IO::Socket::SSL;
+		IO::Socket::SSL->start_SSL($s, SSL_server => 1, SSL_cert_file => $cert, SSL_key_file => $key);
+		close $s;
+	}
+	$r = answer_of($pid, "$file.2");
+	is($r->{error}{code}, -32603, "$name is not asked") or diag(json_text($r));
+	is($r->{error}{data}{reason}, 'tls', "$name: reason tls");
 }
-$r = answer_of($pid, "$file.2");
-is($r->{error}{code}, -32603, 'a hyper with another name is not asked') or diag(json_text($r));
-is($r->{error}{data}{reason}, 'tls', 'reason tls');
 is($p->{d}->stop, 0, 'it stops cleanly');
 hyper_done();

@@ -27,6 +27,13 @@ for my $case (@cases) {
 my $a = $m->call('hd-2._ping', {}, id => 'a)b');
 is($a->{error}{message}, 'error parsing address: invalid ID format', 'an id that would end the address early');
 is($a->{id}, 'a)b', 'comes back as it was');
+# The id is made of the method and the user's id: none of his may turn it into another address.
+for my $id ('hd-2._connectionRequest(1', 'x.y(z', 'hd-1._connections(1', '.a(b', 'hd-2._ping(1') {
+	$a = $m->call('hd-2._ping', {}, id => $id);
+	is($a->{error}{code}, -32600, "id $id: refused");
+	like($a->{error}{message}, qr/^invalid request: the id names .* and the method is 'hd-2\._ping'$/, "id $id: and why");
+	is($a->{id}, $id, "id $id: comes back as it was");
+}
 for my $id (7, 'n:7', 'nn:7', '', 'x' x 1000) {
 	$a = $m->call('hd-2._ping', {}, id => $id);
 	is($a->{id}, $id, 'id ' . substr($id, 0, 10) . ' comes back') if $id ne '';

@@ -43,6 +43,20 @@ $m->{'hd-1'}->stop;
 $m->start_one('hd-1');
 is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'which is used');
 
+# While the peer is away: ever longer waits, up to reconnect_max, each with jitter; then again at once after a good life.
+{
+	$m->{ph}->stop;
+	my $hd = $m->{'hd-1'};
+	my $waits = sub { return [ $hd->log_text =~ / standing_lost operator=public-proxy-1\.ga retry_ms=(\d+) /g ] };
+	ok(wait_until(sub { @{ $waits->() } >= 8 }, 10), 'hd-1 tries again and again') or diag("@{ $waits->() }");
+	my @w = @{ $waits->() };
+	my $cap = 50;
+	my @wrong = grep { my $low = $cap / 2; my $ok = $w[$_] >= $low && $w[$_] <= $cap; $cap = $cap * 2 > 1000 ? 1000 : $cap * 2; !$ok } 0 .. $#w;
+	is("@wrong", '', 'each wait is between half and all of twice the last, at most reconnect_max') or diag("@w");
+	$m->start_one('ph');
+	ok($m->{ph}->wait_log(qr/ registered .*operator=hd-2/, 10), 'and both are back within it');
+}
+
 # HUP is answered, TERM ends cleanly and fast, calls in flight are told.
 $m->{'hd-1'}->signal('HUP');
 ok($m->{'hd-1'}->wait_log(qr/ reload_unsupported /, 5), 'HUP: says that it does not reload');
