@@ -60,6 +60,7 @@ struct directory {
 	int64_t backoff_ms;
 	int64_t calm_ms;        /* until the next look when nobody asks */
 	uint64_t stamp;         /* json: of the files that were read */
+	bool to_be_read;        /* json: look at them before the next answers */
 	struct waiter *waiting; /* for the refresh that runs */
 	struct waiter *ready;   /* to be answered from the loop */
 	struct event *answer_ev, *tick_ev;
@@ -137,14 +138,6 @@ answer_all(struct directory *d)
 		w->cb(directory_state(d), w->arg);
 		free(w);
 	}
-}
-
-static void
-on_answer(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	answer_all(arg);
 }
 
 static void
@@ -248,11 +241,26 @@ reread(struct directory *d)
 }
 
 static void
+on_answer(evutil_socket_t fd, short what, void *arg)
+{
+	struct directory *d = arg;
+
+	(void)fd;
+	(void)what;
+	if (d->to_be_read)
+		reread(d);
+	d->to_be_read = false;
+	answer_all(d);
+}
+
+static void
 start_refresh(struct directory *d)
 {
 	d->tried_ms = clock_now_ms();
 	if (!d->feed) {
-		reread(d);
+		/* not now: the caller may hold an entry */
+		d->to_be_read = true;
+		arm(d->answer_ev, 0);
 		arm(d->tick_ev, IDLE_MS);
 		return;
 	}
