@@ -63,7 +63,12 @@ like($e->{message}, qr/public-proxy-1\.ga could not connect hd-1 to hd-2 \(step 
 $m->start_one('hd-2');
 ok(wait_until(sub { $m->ping->{result} }, 10), 'B is back: it works again');
 
+# P goes while hd-1 and hd-2 have a connection through it: that ends, and a new one cannot be had.
+my $lost = $m->{'hd-1'}->count_log(qr/ connection_lost .*operator=hd-2/);
 $m->{proxy}->stop;
+ok(wait_until(sub { $m->{'hd-1'}->count_log(qr/ connection_lost .*operator=hd-2/) > $lost }, 5), 'P stops: its pair ends');
+$e = failing('P gone in the middle');
+is("$e->{data}{step} $e->{data}{reason}", 'asked unreachable', 'P gone in the middle: step and reason');
 restart_a();
 $e = failing('P stopped');
 is($e->{code}, 500, 'P stopped: code');

@@ -1,5 +1,6 @@
 /* test_settings_values.c - every kind of value, its range, its default and how a wrong one is said */
 #include <errno.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -62,6 +63,7 @@ test_proxy_defaults(void **state)
 {
 	struct conf_proxy *c = proxy_of(PROXY "};");
 	struct conf_proxy_public *p = c->public;
+	cpu_set_t cpus;
 
 	(void)state;
 	assert_int_equal(c->log_level, LOG_LVL_INFO);
@@ -72,7 +74,8 @@ test_proxy_defaults(void **state)
 	assert_int_equal(p->accept_timeout_ms, 10000);
 	assert_int_equal(p->token_timeout_ms, 5000);
 	assert_int_equal(p->call_timeout_ms, 30000);
-	assert_true(p->workers >= 1);
+	assert_int_equal(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
+	assert_int_equal(p->workers, CPU_COUNT(&cpus)); /* those that we may run on */
 	assert_int_equal(p->table_slots, 65536);
 	assert_int_equal(p->max_unauthenticated, 1024);
 	assert_int_equal(p->max_pairs, 4096);

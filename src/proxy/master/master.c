@@ -299,6 +299,10 @@ master_start(struct master *m)
 	const char *what = "limits";
 	int rc = check_limits(m);
 
+	if (m->conf->tcp_rate_limits.n > 0)
+		log_warn("setting_not_applied",
+		    "key=public.tcp_rate_limits why=\"this version does not count connections to the endpoint per "
+		    "address; max_unauthenticated and accept_timeout bound them\"");
 	if (rc == 0) {
 		what = "public.internal_bind_address";
 		rc = open_endpoint(m, err);
