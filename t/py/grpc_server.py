@@ -5,8 +5,9 @@
 Writes `… ready port=N` to stderr. Call answers by the method after the last dot (echo, error, status,
 big, slow); ServerCall sends as many requests as the announcement's `count` says, the first after `wait_ms`,
 and ends with status 0. With METHOD it sends one request of that name on each such stream instead and keeps it.
-What came is written as JSON lines."""
+T_IDLE_MS in the environment: ends connections without a call after that time. What came is written as JSON lines."""
 import concurrent.futures
+import os
 import signal
 import sys
 import time
@@ -63,7 +64,8 @@ def server_call(answers, context):
 def main():
     certs, name = sys.argv[1:3]
     root, key, chain = pb.files(certs, name)
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+    idle = [("grpc.max_connection_idle_ms", int(os.environ["T_IDLE_MS"]))] if "T_IDLE_MS" in os.environ else []
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(8), options=idle)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Hyper", {
         "Call": grpc.unary_unary_rpc_method_handler(call, pb.Request.FromString, pb.Response.SerializeToString),
         "ServerCall": grpc.stream_stream_rpc_method_handler(server_call, pb.Response.FromString,
