@@ -12,7 +12,9 @@
  *     carrier is empty, and the other direction goes on, for hours if need be.
  *  4. A reset is passed on as a reset, after what came before it was passed on
  *     as far as the other side takes it at once. Nothing that was broken, or
- *     stopped by us, ever looks like a clean end.
+ *     stopped by us, ever looks like a clean end; nor does what this process
+ *     leaves behind when it is killed: its sockets linger for no time, so the
+ *     kernel resets them.
  *  5. A pair that is GONE is in neither epoll nor the run queue; its memory
  *     waits for the next relay_run(), because events of the same batch may
  *     still name it.
@@ -46,7 +48,8 @@
 #include "hyper/base/log.h"
 #include "relay/carrier.h"
 
-#define TURN_FILLS 8 /* of one direction in one turn; then it is the others' turn */
+#define TURN_FILLS 8  /* of one direction in one turn; then it is the others' turn */
+#define RUN_PAIRS  32 /* of the run queue in one call; then it is the turn of the caller's other work */
 
 #define BIT(s) (1u << (s))
 
@@ -158,6 +161,15 @@ set_opt(int fd, int level, int name, int value)
 	(void)!setsockopt(fd, level, name, &value, sizeof(value));
 }
 
+/* What close() does to bytes that wait, and to the peer: a reset, or what TCP does by itself. */
+static void
+set_linger(int fd, bool is_reset)
+{
+	struct linger linger = { .l_onoff = is_reset, .l_linger = 0 };
+
+	(void)!setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 /* A peer that vanished is noticed within 30 s, with and without bytes under way.
  * TCP_USER_TIMEOUT cannot tell it from one that answers probes but leaves its
  * window shut: a reader that takes nothing at all for 30 s is reset too
@@ -173,6 +185,7 @@ sock_tune(int fd)
 	set_opt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	set_opt(fd, SOL_SOCKET, SO_OOBINLINE, 1); /* an urgent byte keeps its place in the stream */
 	set_opt(fd, SOL_SOCKET, SO_RCVLOWAT, 1);  /* it was 32 while the token was awaited */
+	set_linger(fd, true);                     /* invariant 4: until pair_end() knows better */
 }
 
 /* Sends a reset now, also when other processes hold duplicates, and closes our descriptor. */
@@ -180,10 +193,17 @@ static void
 sock_reset(int *fd)
 {
 	struct sockaddr sa = { .sa_family = AF_UNSPEC };
-	struct linger linger = { .l_onoff = 1, .l_linger = 0 };
 
 	if (connect(*fd, &sa, sizeof(sa)) < 0)
-		(void)!setsockopt(*fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+		set_linger(*fd, true);
+	fd_close(fd);
+}
+
+/* Both streams have ended: what is still on its way arrives, then their ends. */
+static void
+sock_finish(int *fd)
+{
+	set_linger(*fd, false);
 	fd_close(fd);
 }
 
@@ -211,7 +231,7 @@ pair_end(struct relay *r, struct relay_pair *p, enum end_reason reason, const ch
 		carrier_put(&r->pool, p->carrier[i]);
 		p->carrier[i] = NULL;
 		if (reason == END_CLOSED)
-			fd_close(&s->fd);
+			sock_finish(&s->fd);
 		else
 			sock_reset(&s->fd);
 	}
@@ -327,6 +347,19 @@ dir_eof(struct relay_pair *p, int dir)
 		pair_enter(p, PAIR_NONE, "eof");
 }
 
+/* Has splice(2) taken an urgent byte for the end of the stream? It does where a
+ * FIN has come too (Linux 6.18), and the EPOLLPRI may still be on its way to us. */
+static bool
+is_no_end(struct side *from)
+{
+	char c;
+
+	if (from->urgent || recv(from->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
+		return false;
+	from->urgent = true;
+	return true;
+}
+
 /* Reads once into an empty carrier. Results as dir_drain(). */
 static int
 dir_fill(struct relay *r, struct relay_pair *p, int dir)
@@ -346,6 +379,8 @@ dir_fill(struct relay *r, struct relay_pair *p, int dir)
 		return 1;
 	}
 	carrier_put(&r->pool, c);
+	if (n == 0 && is_no_end(from))
+		return 1;
 	if (n == 0) {
 		dir_eof(p, dir);
 		return 0;
@@ -453,10 +488,11 @@ bool
 relay_run(struct relay *r)
 {
 	struct relay_pair *p, *last = TAILQ_LAST(&r->runq, pair_list);
+	size_t left = RUN_PAIRS;
 
 	free_gone(r);
 	/* Those that were queued before; who queues itself again comes after the next look at epoll. */
-	while (last && (p = TAILQ_FIRST(&r->runq))) {
+	while (last && left-- > 0 && (p = TAILQ_FIRST(&r->runq))) {
 		runq_remove(r, p);
 		pair_turn(r, p);
 		if (p == last)

@@ -281,6 +281,25 @@ killed_worker_leaves_parked_socket(void **state)
 	close(client);
 }
 
+/* A stream that the death of its worker cuts short must not look as if it had ended there. */
+static void
+killed_worker_resets_pairs(void **state)
+{
+	int first, second;
+
+	(void)state;
+	start();
+	make_pair(&first, &second);
+	put(first, "half a wor", 10);
+	assert_string_equal(get(second, WAIT_MS), "half a wor");
+	kill(m.pid, SIGKILL);
+	assert_int_equal(wait_exit(), 128 + SIGKILL);
+	assert_string_equal(get(first, WAIT_MS), "reset");
+	assert_string_equal(get(second, WAIT_MS), "reset");
+	close(first);
+	close(second);
+}
+
 static void
 master_gone(void **state)
 {
@@ -421,6 +440,7 @@ main(int argc, char **argv)
 		T(cap_drops_the_oldest),
 		T(pairs_are_capped),
 		T(killed_worker_leaves_parked_socket),
+		T(killed_worker_resets_pairs),
 		T(master_gone),
 		T(signals_mean_nothing),
 		T(drain_then_stop),
