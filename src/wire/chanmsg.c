@@ -38,6 +38,9 @@ enum field_kind { UINT64, UINT32, UINT8, ENUM, BOOL, HASH, WORD };
 	X(SETTINGS, settings.max_unauthenticated, UINT64, UINT64_MAX) \
 	X(SETTINGS, settings.max_pairs, UINT64, UINT64_MAX)           \
 	X(SETTINGS, settings.pipe_size, UINT64, UINT64_MAX)           \
+	X(SETTINGS, settings.per_second, UINT64, UINT64_MAX)          \
+	X(SETTINGS, settings.per_minute, UINT64, UINT64_MAX)          \
+	X(SETTINGS, settings.per_hour, UINT64, UINT64_MAX)            \
 	X(SETTINGS, settings.copy_mode, BOOL, 1)                      \
 	X(SETTINGS, settings.log_level, UINT8, LOG_LVL_DEBUG)         \
 	X(ARRIVED, conn, UINT64, UINT64_MAX)                          \

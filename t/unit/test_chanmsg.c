@@ -27,8 +27,8 @@ static const struct {
 	bool fd;
 } messages[] = {
 	{ { .type = CHAN_READY, .gen = 7, .pid = 4711 }, B(0x94, 1, 1, 7, 0xcd, 0x12, 0x67), false },
-	{ { .type = CHAN_SETTINGS, .gen = 7, .settings = { 10000, 100, 65536, 0, true, LOG_LVL_DEBUG } },
-	    B(0x99, 1, 2, 7, 0xcd, 0x27, 0x10, 100, 0xce, 0, 1, 0, 0, 0, 0xc3, 4), false },
+	{ { .type = CHAN_SETTINGS, .gen = 7, .settings = { 10000, 100, 65536, 0, 5, 1000, 0, true, LOG_LVL_DEBUG } },
+	    B(0x9c, 1, 2, 7, 0xcd, 0x27, 0x10, 100, 0xce, 0, 1, 0, 0, 0, 5, 0xcd, 0x03, 0xe8, 0, 0xc3, 4), false },
 	{ { .type = CHAN_ARRIVED, .gen = 7, .conn = 1, .hash = ONES(ONES32) }, B(0x95, 1, 3, 7, 1, 0xc4, 32, ONES32),
 	    true },
 	{ { .type = CHAN_PARKED, .gen = 7, .conn = 200 }, B(0x94, 1, 4, 7, 0xcc, 200), false },
@@ -78,6 +78,9 @@ assert_same(const struct chan_msg *a, const struct chan_msg *b)
 	assert_true(a->settings.max_unauthenticated == b->settings.max_unauthenticated);
 	assert_true(a->settings.max_pairs == b->settings.max_pairs);
 	assert_true(a->settings.pipe_size == b->settings.pipe_size);
+	assert_true(a->settings.per_second == b->settings.per_second);
+	assert_true(a->settings.per_minute == b->settings.per_minute);
+	assert_true(a->settings.per_hour == b->settings.per_hour);
 	assert_int_equal(a->settings.copy_mode, b->settings.copy_mode);
 	assert_int_equal(a->settings.log_level, b->settings.log_level);
 }
@@ -130,7 +133,8 @@ test_largest(void **state)
 			.bytes_ba = UINT64_MAX,
 			.ms = UINT64_MAX,
 			.pid = UINT32_MAX,
-			.settings = { UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, true, LOG_LVL_DEBUG } };
+			.settings = { UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX,
+			    UINT64_MAX, true, LOG_LVL_DEBUG } };
 		uint8_t buf[CHAN_MSG_MAX];
 		struct chan_msg got;
 		int n = chan_pack(&msg, buf);

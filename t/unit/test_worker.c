@@ -1,6 +1,7 @@
 /* test_worker.c - one worker from the first token to the last pair */
 #include "worker_fixture.h"
 
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -238,6 +239,42 @@ cap_drops_the_oldest(void **state)
 	stop();
 }
 
+/* Over the limit of its address a connection is accepted and closed at once; another address is not concerned. */
+static void
+addresses_are_limited(void **state)
+{
+	struct sockaddr_in other = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1) };
+	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int client[5], fd;
+
+	(void)state;
+	spawn(-1, 0);
+	expect(CHAN_READY, NULL);
+	m.settings.per_hour = 3;
+	send_settings();
+	while (clock_wall_utc_ns() / 1000000 % 3600000 > 3600000 - WAIT_MS)
+		poll(NULL, 0, 10); /* not over the turn of an hour */
+	for (int i = 0; i < 5; i++) {
+		client[i] = dial();
+		UNTIL(STAT(accepted) == (uint64_t)i + 1);
+	}
+	for (int i = 0; i < 3; i++)
+		assert_string_equal(get(client[i], 20), "timeout");
+	assert_string_equal(get(client[3], WAIT_MS), "eof");
+	assert_string_equal(get(client[4], WAIT_MS), "eof");
+	assert_int_equal(STAT(refused[END_RATE]), 2);
+	assert_int_equal(STAT(unauthenticated), 3);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&other, sizeof(other)), 0);
+	sin.sin_port = m.port;
+	assert_int_equal(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	UNTIL(STAT(unauthenticated) == 4);
+	close(fd);
+	for (int i = 0; i < 5; i++)
+		close(client[i]);
+	stop();
+}
+
 /* At max_pairs it accepts nothing, so that other workers can. */
 static void
 pairs_are_capped(void **state)
@@ -329,6 +366,27 @@ master_gone(void **state)
 	close(again);
 	close(waiting);
 	close(silent);
+}
+
+/* A new master may wait for us: an orphan without pairs leaves at once, not with its next heartbeat. */
+static void
+orphan_leaves_at_once(void **state)
+{
+	int first, second;
+	int64_t since;
+
+	(void)state;
+	start();
+	make_pair(&first, &second);
+	fd_close(&m.chan);
+	fd_close(&m.listener);
+	poll(NULL, 0, 100); /* it sleeps again */
+	close(first);
+	assert_string_equal(get(second, WAIT_MS), "eof");
+	since = clock_now_ms();
+	close(second);
+	assert_int_equal(wait_exit(), 0);
+	assert_true(clock_now_ms() - since < 800);
 }
 
 static void
@@ -438,10 +496,12 @@ main(int argc, char **argv)
 		T(bad_tokens),
 		T(silent_and_dripping),
 		T(cap_drops_the_oldest),
+		T(addresses_are_limited),
 		T(pairs_are_capped),
 		T(killed_worker_leaves_parked_socket),
 		T(killed_worker_resets_pairs),
 		T(master_gone),
+		T(orphan_leaves_at_once),
 		T(signals_mean_nothing),
 		T(drain_then_stop),
 		T(stop_resets_pairs),

@@ -3,8 +3,11 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "proxy/shared/toktab_layout.h"
@@ -233,6 +236,74 @@ descriptors_used_up(void **state)
 	stop();
 }
 
+/* Somebody else's exclusive wait on the listener: it is woken and accepts nothing, as a worker does that dies there. */
+static pid_t
+thief(void)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLEXCLUSIVE | EPOLLET };
+	pid_t pid = fork();
+	int epoll_fd;
+
+	assert_true(pid >= 0);
+	if (pid > 0)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* when the test fails */
+	epoll_fd = epoll_create1(0);
+	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, m.listener, &ev) < 0)
+		_exit(1);
+	for (;;)
+		epoll_wait(epoll_fd, &ev, 1, -1);
+}
+
+/* The kernel wakes one worker for a connection. When that one dies or pauses before it accepts, nobody else is woken:
+ * those that live must look from time to time. */
+static void
+wake_up_that_got_lost(void **state)
+{
+	struct token t;
+	pid_t thieves[2];
+	int client;
+
+	(void)state;
+	spawn(-1, 0);
+	expect(CHAN_READY, NULL);
+	thieves[0] =
+	    thief(); /* one before it in the listener's queue, one behind it: whom the kernel asks first differs */
+	poll(NULL, 0, 100);
+	send_settings();
+	UNTIL(STAT(heartbeat_ns) > 0);
+	poll(NULL, 0, 100);
+	thieves[1] = thief();
+	poll(NULL, 0, 100);
+	t = issue(INT64_MAX, NULL);
+	client = dial();
+	put(client, t.bytes, TOKEN_LEN);
+	expect_arrived(&t, NULL);
+	for (int i = 0; i < 2; i++) {
+		kill(thieves[i], SIGKILL);
+		waitpid(thieves[i], NULL, 0);
+	}
+	close(client);
+	stop();
+}
+
+/* A listener that only gives errors (somebody with a copy of it shut it down) costs no processor time. */
+static void
+listener_that_fails(void **state)
+{
+	long cpu;
+
+	(void)state;
+	start();
+	UNTIL(STAT(heartbeat_ns) > 0);
+	assert_int_equal(shutdown(m.listener, SHUT_RD), 0);
+	poll(NULL, 0, 100);
+	cpu = cpu_ms();
+	poll(NULL, 0, 300);
+	assert_true(cpu_ms() - cpu < 100);
+	stop();
+}
+
 /* Started by hand, or by a master with a bug: it says what is missing and ends. */
 static void
 wrong_descriptors(void **state)
@@ -255,6 +326,8 @@ main(int argc, char **argv)
 		T(lookup_meets_the_writer),
 		T(master_is_slow),
 		T(descriptors_used_up),
+		T(wake_up_that_got_lost),
+		T(listener_that_fails),
 		T(wrong_descriptors),
 	};
 

@@ -29,7 +29,8 @@
 	X(TLS, "tls", "the TLS handshake or the check of the peer's name failed")                   \
 	X(WORKER_LOST, "worker_lost", "the worker that held the connection died")                   \
 	X(STOPPED, "stopped", "the program was stopped")                                            \
-	X(INTERNAL, "internal", "a resource failed on our side; the log says which")
+	X(INTERNAL, "internal", "a resource failed on our side; the log says which")                \
+	X(RATE, "rate", "too many connections from one address: tcp_rate_limits of the proxy")
 
 enum end_reason {
 #define X(n, word, help) END_##n,

@@ -55,6 +55,7 @@ struct chan_settings {
 	uint64_t max_unauthenticated;
 	uint64_t max_pairs;
 	uint64_t pipe_size;
+	uint64_t per_second, per_minute, per_hour; /* connections of one remote address, in each worker; 0: no limit */
 	bool copy_mode;
 	uint8_t log_level; /* enum log_level */
 };

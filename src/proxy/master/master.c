@@ -273,6 +273,19 @@ on_session_parked(struct session *s, void *arg)
 	brokering_on_session_parked(s, m->broker);
 }
 
+/* The strictest of those with this window, 0 when there is none. */
+static uint64_t
+rate_limit(const struct conf_rates *rates, int64_t window_ms)
+{
+	uint64_t least = 0;
+	size_t i;
+
+	for (i = 0; i < rates->n; i++)
+		if (rates->v[i].window_ms == window_ms && (least == 0 || rates->v[i].limit < least))
+			least = rates->v[i].limit;
+	return least;
+}
+
 static int
 start_slots(struct master *m)
 {
@@ -286,6 +299,9 @@ start_slots(struct master *m)
 		.max_unauthenticated = c->max_unauthenticated,
 		.max_pairs = c->max_pairs,
 		.pipe_size = c->pipe_size,
+		.per_second = rate_limit(&c->tcp_rate_limits, 1000),
+		.per_minute = rate_limit(&c->tcp_rate_limits, 60000),
+		.per_hour = rate_limit(&c->tcp_rate_limits, 3600000),
 		.copy_mode = c->copy_mode,
 		.log_level = (uint8_t)m->log_level };
 	return slots_new(daemon_base(m->daemon), &pc, &slots_ops, m, &m->slots);
@@ -299,10 +315,6 @@ master_start(struct master *m)
 	const char *what = "limits";
 	int rc = check_limits(m);
 
-	if (m->conf->tcp_rate_limits.n > 0)
-		log_warn("setting_not_applied",
-		    "key=public.tcp_rate_limits why=\"this version does not count connections to the endpoint per "
-		    "address; max_unauthenticated and accept_timeout bound them\"");
 	if (rc == 0) {
 		what = "public.internal_bind_address";
 		rc = open_endpoint(m, err);

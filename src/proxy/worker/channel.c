@@ -162,12 +162,18 @@ on_settings(struct worker *w, const struct chan_msg *m, int *fd)
 		.max_pipes = WORKER_IDLE_PIPES,
 		.copy_mode = m->settings.copy_mode,
 	};
+	const uint64_t limits[RATES_WINDOWS] = {
+		[RATES_SECOND] = m->settings.per_second,
+		[RATES_MINUTE] = m->settings.per_minute,
+		[RATES_HOUR] = m->settings.per_hour,
+	};
 	char name[32];
 
 	(void)fd;
 	w->settings = m->settings;
 	if (w->settings.accept_timeout_ms > TIMEOUT_MAX_MS)
 		w->settings.accept_timeout_ms = TIMEOUT_MAX_MS;
+	rates_set(&w->rates, limits);
 	worker_name(w, name);
 	log_open(name, (enum log_level)m->settings.log_level);
 	if (w->state != WRK_STARTING)

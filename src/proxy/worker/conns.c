@@ -262,26 +262,55 @@ conn_new(struct worker *w, int fd)
 		c->watched = true;
 }
 
+/* False: its address has made too many, and it is closed. */
+static bool
+rate_is_kept(struct worker *w, int fd)
+{
+	static struct log_limit limit;
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+	char peer[INET6_ADDRSTRLEN];
+
+	if (!rates_has_limit(&w->rates) || getpeername(fd, (struct sockaddr *)&ss, &len) < 0 ||
+	    rates_permit(&w->rates, (struct sockaddr *)&ss, clock_wall_utc_ns() / 1000000))
+		return true;
+	peer_text(fd, peer);
+	w->refused[END_RATE]++;
+	log_limited(&limit, LOG_LVL_INFO, "refused", "reason=%s peer=%s why=\"over public.tcp_rate_limits\"",
+	    end_reason_word(END_RATE), peer);
+	fd_close(&fd);
+	return false;
+}
+
+static bool
+is_scarce(int fd)
+{
+	return fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -ENOBUFS;
+}
+
 void
 conns_accept(struct worker *w, struct listener *l)
 {
 	static struct log_limit limit;
-	int fd;
+	int fd, failed = 0;
 
 	for (int i = 0; i < WORKER_TURN && !channel_is_blocked(w); i++) {
 		fd = fd_accept(l->fd);
-		if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -ENOBUFS) {
+		if (fd == -EAGAIN)
+			return;
+		/* Any other failure is that of one connection, which died in the queue (accept(2), "Error
+		 * handling"); nothing but failures is one of the listener. */
+		if (is_scarce(fd) || (fd < 0 && ++failed == WORKER_TURN)) {
 			log_limited(
 			    &limit, LOG_LVL_WARN, "accept", "err=\"%s\" pause_ms=%d", strerror(-fd), ACCEPT_PAUSE_MS);
 			w->accept_after_ms = w->now_ms + ACCEPT_PAUSE_MS;
 			return;
 		}
-		if (fd == -EAGAIN)
-			return;
 		if (fd < 0)
-			continue; /* that one died in the queue: accept(2), "Error handling" */
+			continue;
 		w->accepted++;
-		conn_new(w, fd);
+		if (rate_is_kept(w, fd))
+			conn_new(w, fd);
 	}
 }
 
@@ -405,4 +434,5 @@ conns_fini(struct worker *w)
 {
 	BUG_ON(w->n_fresh != 0 || w->n_waiting != 0);
 	free_gone(w);
+	rates_fini(&w->rates);
 }

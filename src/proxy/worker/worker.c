@@ -129,6 +129,18 @@ listener_on_event(struct worker *w, struct listener *l)
 	}
 }
 
+/* For each connection the kernel wakes one worker (EPOLLEXCLUSIVE). Where that one dies before it accepts, or has no
+ * descriptor to do so, nobody is woken again before the next connection: so each worker looks once a second. */
+static void
+listeners_look(struct worker *w)
+{
+	if (w->now_ms < w->look_after_ms || !may_accept(w))
+		return;
+	w->look_after_ms = w->now_ms + HEARTBEAT_MS;
+	for (size_t i = 0; i < w->n_listeners; i++)
+		listener_on_event(w, &w->listeners[i]);
+}
+
 void
 worker_close_listeners(struct worker *w)
 {
@@ -371,7 +383,10 @@ worker_turn(struct worker *w)
 
 	conns_tick(w);
 	channel_tick(w);
+	listeners_look(w);
 	state_tick(w);
+	if (w->state == WRK_DONE)
+		return 0;
 	channel_flush(w);
 	listeners_update(w);
 	stats_put(w);

@@ -2,6 +2,7 @@
  *
  *      worker.c    start, loop, listeners, stats page
  *      conns.c     from accept to the answer of the master
+ *      rates.c     connections per remote address
  *      pairs.c     joined sockets: names for the log, exactly one ENDED each
  *      channel.c   messages to and from the master
  *
@@ -22,6 +23,7 @@
 #include "hyper/relay/relay.h"
 #include "hyper/wire/chanmsg.h"
 #include "hyper/wire/token.h"
+#include "proxy/worker/rates.h"
 
 #define WORKER_LISTENERS  (WORKER_FD_LISTENER_MAX - WORKER_FD_LISTENER + 1)
 #define WORKER_TURN       16   /* accepts, or messages, in one turn of the loop */
@@ -92,6 +94,7 @@ struct worker {
 	struct listener listeners[WORKER_LISTENERS];
 	size_t n_listeners;
 	int64_t accept_after_ms; /* paused until then: no descriptors were free */
+	int64_t look_after_ms;   /* accepts without being woken, once a second */
 	uint64_t accepted;
 
 	/* conns.c */
@@ -102,6 +105,7 @@ struct worker {
 	bool retry; /* a look-up met the writer: try again soon */
 	uint64_t next_conn;
 	uint64_t refused[END_REASON_MAX];
+	struct rates rates;
 
 	/* pairs.c */
 	struct pair *pairs; /* by number */

@@ -1,0 +1,33 @@
+/* rates.h - how many connections each remote address may make: public.tcp_rate_limits, in each worker for itself */
+#ifndef HYPER_PROXY_WORKER_RATES_H
+#define HYPER_PROXY_WORKER_RATES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define RATES_ADDRESSES 4096 /* remembered at most; the one that was silent longest is forgotten first */
+
+enum rates_window { RATES_SECOND, RATES_MINUTE, RATES_HOUR, RATES_WINDOWS };
+
+struct sockaddr;
+struct rates_addr;
+
+struct rates {                         /* zeroed: no limits */
+	uint64_t limit[RATES_WINDOWS]; /* connections in one window; 0 none */
+	struct rates_addr *table;
+	uint8_t salt[8]; /* of this process */
+};
+
+/* The limits from now on; what was counted stays. */
+void rates_set(struct rates *, const uint64_t limit[RATES_WINDOWS]);
+
+bool rates_has_limit(const struct rates *);
+
+/* Counts one connection; false: over a limit (or out of memory), close it.
+ * IPv6 counts by /64. Windows begin with the calendar's: now_utc_ms is wall time. */
+bool rates_permit(struct rates *, const struct sockaddr *, int64_t now_utc_ms);
+
+void rates_fini(struct rates *);
+
+#endif
