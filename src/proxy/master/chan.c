@@ -14,6 +14,7 @@
 #include "proxy/master/chan.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -200,6 +201,14 @@ chan_has_queued(const struct chan *c, int pass_fd)
 		if (c->out[(c->first + i) % CHAN_OUTBOX].fd == pass_fd)
 			return true;
 	return false;
+}
+
+bool
+chan_is_hung_up(const struct chan *c)
+{
+	struct pollfd p = { .fd = c->fd };
+
+	return c->is_dead || (poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)));
 }
 
 void

@@ -35,6 +35,9 @@ void chan_post(struct chan *, const struct chan_msg *, int pass_fd);
 /* Does a message that carries this descriptor still wait? */
 bool chan_has_queued(const struct chan *, int pass_fd);
 
+/* Has the worker closed its end, so that nobody reads what is sent? What it had sent before may still come. */
+bool chan_is_hung_up(const struct chan *);
+
 /* Delivers what the worker had sent before it died; on_end is not called. */
 void chan_drain(struct chan *);
 

@@ -6,7 +6,8 @@
  *     until the worker says PAIRED, the worker from then on. If that worker dies
  *     in between, both sockets of the pair are gone: the second one was its own.
  *  3. Each pair has one `ended` line: from ENDED, or `worker_lost`.
- *  4. One connection cannot meet itself: its cookie is compared.
+ *  4. Nothing is handed to a worker that is known to be dead: who is parked stays.
+ *  5. One connection cannot meet itself: its cookie is compared.
  *
  * Not here: records and their time (session.c), which message is permitted (slots.c).
  */
@@ -166,9 +167,12 @@ meet_free(struct meet *m)
 static void
 answer_refused(struct slot *s, uint64_t conn, enum end_reason reason)
 {
+	static struct log_limit limits[END_REASON_MAX];
 	struct chan_msg m = { .type = CHAN_REFUSED, .conn = conn, .reason = reason };
 
-	log_info("refused", "conn=%" PRIu64 " worker=%u reason=%s", conn, slot_no(s), end_reason_word(reason));
+	/* With a live token and a full house anybody can cause these as fast as he dials. */
+	log_limited(&limits[reason], LOG_LVL_INFO, "refused", "conn=%" PRIu64 " worker=%u reason=%s", conn, slot_no(s),
+	    end_reason_word(reason));
 	slot_post(s, &m, -1);
 }
 
@@ -228,8 +232,12 @@ pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses)
 	struct pair *p;
 
 	/* The record stays parked: the same party may try again, at another worker. */
-	if (slot_is_ending(s) || !load || load->handing >= HANDING_MAX || load->pairs >= m->max_pairs) {
-		answer_refused(s, conn, slot_is_ending(s) ? END_DRAINING : load ? END_BUSY : END_INTERNAL);
+	if (slot_is_gone(s) || slot_is_ending(s)) {
+		answer_refused(s, conn, slot_is_gone(s) ? END_WORKER_LOST : END_DRAINING);
+		return;
+	}
+	if (!load || load->handing >= HANDING_MAX || load->pairs >= m->max_pairs) {
+		answer_refused(s, conn, load ? END_BUSY : END_INTERNAL);
 		return;
 	}
 	p = pair_new(m, s, load, ses);

@@ -503,3 +503,9 @@ slot_is_ending(const struct slot *s)
 {
 	return s->state != SLOT_SERVING;
 }
+
+bool
+slot_is_gone(const struct slot *s)
+{
+	return !s->chan || chan_is_hung_up(s->chan);
+}

@@ -70,6 +70,9 @@ bool slot_has_queued(const struct slot *, int pass_fd);
 /* Is it told to stop or worse? Then it must not get anything new. */
 bool slot_is_ending(const struct slot *);
 
+/* Has it closed its channel, by dying most likely? We may still be reading what it had sent. */
+bool slot_is_gone(const struct slot *);
+
 /* This worker is wrong or does not answer: SIGKILL. */
 void slot_doom(struct slot *, const char *why);
 

@@ -1,0 +1,106 @@
+#!/usr/bin/perl
+# Guards: a worker that dies with a socket in its hands, or with a message not read, costs that connection only: who is parked stays, and nothing is left over.
+use strict;
+use warnings;
+use HyperTest;
+use ProxyTest;
+use Test::More;
+
+my $p = proxy(workers => 1, token_timeout => 20);
+close $_ for $p->pair;
+$p->note_fds;
+
+sub stop_process { my ($pid) = @_; kill 'STOP', $pid; wait_until { ProxyTest::is_stopped($pid) } or die "$pid does not stop"; return }
+
+# Runs the code while the master stands still.
+sub while_master_stops {
+	my ($code) = @_;
+	stop_process($p->{d}->pid);
+	my $r = $code->();
+	kill 'CONT', $p->{d}->pid;
+	return $r;
+}
+
+# A party's connection, of which the worker has told the master when this returns.
+sub arrive {
+	my ($text) = @_;
+	my $before = () = $p->log_text =~ /proxy-worker-0\[\d+\] info arrived /g;
+	my $s = $p->come($text);
+	my $worker = $p->worker_pid(0);
+	# the line is written before the message is sent: that is done when it sleeps again
+	wait_until { (() = $p->log_text =~ /proxy-worker-0\[\d+\] info arrived /g) > $before && read_file("/proc/$worker/stat") =~ /\) S / }
+	    or die "no ARRIVED:\n" . $p->{d}->log_tail;
+	return $s;
+}
+
+sub wait_worker_replaced {
+	my ($old) = @_;
+	wait_until { $p->worker_pid(0) != $old } 30 or die "not replaced:\n" . $p->{d}->log_tail;
+	return;
+}
+
+# The first party's ARRIVED is under way when its worker dies: the socket is in the message, so the master has it.
+{
+	my ($token, $session) = $p->broker;
+	my $worker = $p->worker_pid(0);
+	my $b = while_master_stops(sub {
+		my $s = arrive($token);
+		kill 'KILL', $worker;
+		return $s;
+	});
+	is($p->wait_parked($session), 0, 'first party: parked by a worker that is dead');
+	wait_worker_replaced($worker);
+	my $a = $p->come($token);
+	$p->wait_pair($session);
+	joined($a, $b, 'first party: it meets the second one at the next worker');
+	close $_ for $a, $b;
+}
+
+# The second party's is: there is nobody to hand the parked socket to, so it stays where it is.
+for my $round (1, 2) { # the master may see the message or the death first
+	my ($token, $session) = $p->broker;
+	my $b = $p->come($token);
+	$p->wait_parked($session);
+	my $worker = $p->worker_pid(0);
+	my $a = while_master_stops(sub {
+		my $s = arrive($token);
+		kill 'KILL', $worker;
+		wait_until { fds_of($worker) < 0 || read_file("/proc/$worker/stat") =~ /\) Z / } or die 'not dead';
+		return $s;
+	});
+	isnt((read_to_end($a, 5))[1], 'timeout', "second party, round $round: its connection ends");
+	wait_worker_replaced($worker);
+	$a = $p->come($token . 'again');
+	$p->wait_pair($session);
+	is(read_exactly($b, 5), 'again', "second party, round $round: it comes again with the same token and meets");
+	joined($a, $b, "second party, round $round: both talk");
+	close $_ for $a, $b;
+}
+
+# Between PAIR and PAIRED: the worker has both, or could have had. Both are reset, the token is used.
+{
+	my ($token, $session) = $p->broker;
+	my $b = $p->come($token);
+	$p->wait_parked($session);
+	my $worker = $p->worker_pid(0);
+	my $a = while_master_stops(sub {
+		my $s = arrive($token);
+		stop_process($worker);
+		return $s;
+	});
+	$p->wait_pair($session);
+	kill 'KILL', $worker;
+	is($p->wait_ended($session)->{reason}, 'worker_lost', 'between PAIR and PAIRED: worker_lost');
+	isnt((read_to_end($_, 5))[1], 'timeout', 'between PAIR and PAIRED: both are closed') for $a, $b;
+	wait_worker_replaced($worker);
+	isnt((read_to_end($p->come($token), 5))[1], 'timeout', 'between PAIR and PAIRED: the token is used');
+	isnt($p->{d}->wait_log(qr/refused conn=\d+ reason=unknown_token/), undef, 'and unknown');
+	close $_ for $a, $b;
+}
+
+close $_ for $p->pair;
+$p->settled;
+$p->fds_are_back('all deaths');
+is($p->{d}->count_log(qr/proxy\[\d+\] info ended pair=/), $p->{d}->count_log(qr/proxy\[\d+\] info pair session=/), 'one end for each pair');
+is($p->{d}->stop, 0, 'it stops cleanly');
+hyper_done();
