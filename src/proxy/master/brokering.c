@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #include <event2/event.h>
 
@@ -41,9 +42,11 @@
 /* Lines that any of our callers can cause. */
 static struct log_limit refuse_limit;
 
+struct ask;
 struct brokering {
 	struct brokering_conf conf;
 	bool is_draining;
+	TAILQ_HEAD(, ask) graces; /* asks whose grace is running */
 };
 
 /* One requestConnection; lives until B's side answered or the call failed. */
@@ -52,14 +55,17 @@ struct ask {
 	struct rpc_call *call;   /* NULL once answered */
 	struct session *session; /* NULL once answered */
 	struct event *grace;     /* armed between `confirmed` and `parked`, for GRACE_MS at most */
+	TAILQ_ENTRY(ask) graces; /* while there is one */
 	struct token token;
 };
 
 static void
 ask_free(struct ask *a)
 {
-	if (a->grace)
+	if (a->grace) {
+		TAILQ_REMOVE(&a->b->graces, a, graces);
 		event_free(a->grace);
+	}
 	explicit_bzero(&a->token, sizeof(a->token));
 	free(a);
 }
@@ -256,7 +262,10 @@ ask_wait_parked(struct ask *a)
 	const struct timeval grace = { 0, GRACE_MS * 1000 };
 
 	a->grace = evtimer_new(a->b->conf.base, on_grace_over, a);
-	return a->grace && evtimer_add(a->grace, &grace) == 0;
+	if (!a->grace)
+		return false;
+	TAILQ_INSERT_TAIL(&a->b->graces, a, graces);
+	return evtimer_add(a->grace, &grace) == 0;
 }
 
 void
@@ -395,14 +404,23 @@ brokering_new(const struct brokering_conf *conf)
 {
 	struct brokering *b = calloc(1, sizeof(*b));
 
-	if (b)
-		b->conf = *conf;
+	if (!b)
+		return NULL;
+	b->conf = *conf;
+	TAILQ_INIT(&b->graces);
 	return b;
 }
 
 void
 brokering_free(struct brokering *b)
 {
+	struct ask *a;
+
+	if (!b)
+		return;
+	/* The loop ended within the grace of one whose sockets have met already: no end of its session came for it. */
+	while ((a = TAILQ_FIRST(&b->graces)))
+		ask_succeed(a);
 	free(b);
 }
 

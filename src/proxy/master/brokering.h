@@ -24,7 +24,7 @@ struct brokering_conf {
 
 /* NULL when out of memory; taken. */
 struct brokering *brokering_new(const struct brokering_conf *);
-/* Only after rpc_client_free(): calls in flight point here. NULL is fine. */
+/* Only after rpc_client_free(): calls in flight point here; sessions must still be there. NULL is fine. */
 void brokering_free(struct brokering *);
 
 /* rpc_serve_cb: any request that came in. */
