@@ -96,4 +96,13 @@ $p->{d}->wait_log(qr/ info $_ session=$r->{result}{session} from=hd-1 to=hd-2 .*
 ok($p->fds_are_back('all refusals'), 'the process serves on');
 $p->token_is_secret($told->token, 'brokering');
 is($p->{d}->stop, 0, 'it stops cleanly');
+# Connections of one address: what is over public.tcp_rate_limits is closed at once
+my $hour = 3600;
+wait_until { $hour - time % $hour > 30 } 40; # not over the turn of an hour
+$p = proxy(workers => 1, more => 'tcp_rate_limits = ( { type = "minute"; limit = 1000; }, { type = "hour"; limit = 9; }, { type = "hour"; limit = 3; } );');
+my @many = map { $p->come('') } 1 .. 4;
+is((read_to_end($many[3], 5))[1], 'eof', 'the connection over the strictest limit of its address is closed at once');
+isnt($p->{d}->wait_log(qr/proxy-worker-0\[\d+\] info refused reason=rate peer=127\.0\.0\.1 /), undef, 'with its reason');
+is((read_to_end($many[0], 0.1))[1], 'timeout', 'those before it are not');
+is($p->{d}->stop, 0, 'it stops cleanly');
 hyper_done();
