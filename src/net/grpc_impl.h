@@ -31,10 +31,12 @@ struct event;
 #define GRPC_HEADER_LIST_MAX 16384         /* names, values and 32 each, as RFC 9113 counts */
 #define GRPC_STREAM_WINDOW   (1024 * 1024) /* bulk: one message of 4 MiB needs 4 round trips */
 #define GRPC_CONN_WINDOW     (4 * 1024 * 1024)
-#define GRPC_STREAM_QUEUE    ((size_t)8 * 1024 * 1024)  /* frames waiting for a slow reader */
-#define GRPC_CONN_QUEUE      ((size_t)32 * 1024 * 1024) /* the same, all streams of a connection */
-#define GRPC_CONN_PARTIAL    ((size_t)32 * 1024 * 1024) /* messages that have not come whole yet */
-#define GRPC_OUT_HIGH        ((size_t)256 * 1024)       /* nothing is taken from nghttp2 above this */
+#define GRPC_STREAM_QUEUE    ((size_t)8 * 1024 * 1024)   /* frames waiting for a slow reader */
+#define GRPC_CONN_QUEUE      ((size_t)32 * 1024 * 1024)  /* the same, all streams of a connection */
+#define GRPC_CONN_PARTIAL    ((size_t)32 * 1024 * 1024)  /* messages that have not come whole yet */
+#define GRPC_ALL_PARTIAL     ((size_t)256 * 1024 * 1024) /* the same, all connections together */
+#define GRPC_ALL_QUEUE       ((size_t)256 * 1024 * 1024) /* frames waiting, all connections together */
+#define GRPC_OUT_HIGH        ((size_t)256 * 1024)        /* nothing is taken from nghttp2 above this */
 #define GRPC_OUT_LOW         ((size_t)64 * 1024)
 
 /* Deadlines. The first four are protocol.md 3.2 "Keepalive". A connection that a
@@ -49,6 +51,7 @@ struct event;
 #define GRPC_LINGER_MS          1000  /* between "going away" and the end, for requests and GOAWAY under way */
 #define GRPC_FINISH_MS          30000 /* for the peer to take what was queued before the trailers */
 #define GRPC_HANDSHAKE_MS       5000
+#define GRPC_MESSAGE_MS         30000 /* for a client's first message, and from the first byte of each to its last */
 #endif
 
 /*   DIAL --tcp--> HANDSHAKE --tls, h2, on_secured--> OPEN --goaway--> DRAIN
@@ -110,6 +113,7 @@ struct grpc_stream {
 	size_t head_len;
 	uint8_t *msg; /* owned, grows as bytes come */
 	size_t want, got, cap;
+	int64_t due_ms; /* server: that message must be whole by then; 0: none is owed */
 
 	/* in: headers */
 	size_t header_bytes;
@@ -160,6 +164,7 @@ struct grpc_conn {
 	struct grpc_streams streams, over;
 	size_t n_streams;       /* in `streams` */
 	size_t n_finishing;     /* with a deadline_ms */
+	size_t n_due;           /* with a due_ms */
 	size_t queued, partial; /* bytes, all streams */
 
 	unsigned chatter; /* frames of the peer that carried nothing, weighted; see chatter() */

@@ -8,9 +8,10 @@
  *     grpc_streams_settle(), and nothing comes after it.
  *  2. A message is collected as its bytes come: what a head announces is never
  *     allocated in advance, and all unfinished messages of a connection
- *     together stay under GRPC_CONN_PARTIAL.
- *  3. s->queued and c->queued are the bytes in the queues, c->partial those in
- *     s->msg: both are given back when the stream is dropped.
+ *     together stay under GRPC_CONN_PARTIAL, of all under GRPC_ALL_PARTIAL.
+ *     What a client sends to us is whole within GRPC_MESSAGE_MS, or refused.
+ *  3. s->queued, c->queued and all_queued are the bytes in the queues, c->partial
+ *     and all_partial those in s->msg: given back when the stream is dropped.
  *  4. nghttp2's stream points at ours until the stream is over, then at nothing:
  *     a late frame finds NULL.
  *
@@ -37,6 +38,18 @@ static const struct {
 #undef X
 };
 
+static size_t all_queued, all_partial;
+
+/* The only place that writes s->due_ms. */
+static void
+due_set(struct grpc_stream *s, bool is_due)
+{
+	if (s->conn->role != TLS_SERVER || is_due == (s->due_ms != 0))
+		return;
+	s->due_ms = is_due ? clock_now_ms() + GRPC_MESSAGE_MS : 0;
+	s->conn->n_due += is_due ? 1 : (size_t)-1;
+}
+
 /* The only place that writes s->state; OVER is a list. */
 static void
 stream_enter(struct grpc_stream *s, enum stream_state to, const char *why)
@@ -47,6 +60,8 @@ stream_enter(struct grpc_stream *s, enum stream_state to, const char *why)
 	log_debug("stream", "conn=%llu svc=%d why=\"%s>%s %s\"", (unsigned long long)c->nr, (int)s->id,
 	    stream_tab[s->state].name, stream_tab[to].name, why);
 	s->state = to;
+	if (to >= STREAM_LAST)
+		due_set(s, false);
 	if (to == STREAM_LAST && c->role == TLS_SERVER) {
 		s->deadline_ms = clock_now_ms() + GRPC_FINISH_MS;
 		c->n_finishing++;
@@ -74,6 +89,7 @@ grpc_stream_new(struct grpc_conn *c)
 	STAILQ_INIT(&s->queue);
 	TAILQ_INSERT_TAIL(&c->streams, s, link);
 	c->n_streams++;
+	due_set(s, true);
 	return s;
 }
 
@@ -88,6 +104,7 @@ queue_clear(struct grpc_stream *s)
 		free(q);
 	}
 	s->conn->queued -= s->queued;
+	all_queued -= s->queued;
 	s->queued = 0;
 }
 
@@ -96,6 +113,7 @@ partial_clear(struct grpc_stream *s)
 {
 	free(s->msg);
 	s->conn->partial -= s->cap;
+	all_partial -= s->cap;
 	s->msg = NULL;
 	s->want = s->got = s->cap = s->head_len = 0;
 }
@@ -252,13 +270,16 @@ partial_grow(struct grpc_stream *s, size_t len)
 		cap *= 2;
 	if (cap > s->want)
 		cap = s->want;
-	msg = s->conn->partial - s->cap + cap <= GRPC_CONN_PARTIAL ? realloc(s->msg, cap) : NULL;
+	msg = s->conn->partial - s->cap + cap <= GRPC_CONN_PARTIAL && all_partial - s->cap + cap <= GRPC_ALL_PARTIAL
+		  ? realloc(s->msg, cap)
+		  : NULL;
 	if (msg == NULL) {
-		grpc_stream_refuse(s, GRPC_RESOURCE_EXHAUSTED,
-		    "grpc: too many bytes in unfinished messages of this connection, try again later");
+		grpc_stream_refuse(
+		    s, GRPC_RESOURCE_EXHAUSTED, "grpc: too many bytes in unfinished messages, try again later");
 		return false;
 	}
 	s->conn->partial += cap - s->cap;
+	all_partial += cap - s->cap;
 	s->msg = msg;
 	s->cap = cap;
 	return true;
@@ -273,8 +294,10 @@ message_deliver(struct grpc_stream *s, const uint8_t *data)
 	const size_t len = s->want;
 
 	s->conn->partial -= s->cap;
+	all_partial -= s->cap;
 	s->msg = NULL;
 	s->want = s->got = s->cap = s->head_len = 0;
+	due_set(s, false);
 	s->ops->on_message(s, msg != NULL ? msg : data, len, s->arg);
 	free(msg);
 }
@@ -310,6 +333,7 @@ grpc_stream_feed(struct grpc_stream *s, const uint8_t *data, size_t len)
 		n = n < len ? n : len;
 		memcpy(s->head + s->head_len, data, n);
 		s->head_len += n;
+		due_set(s, s->head_len > 0);
 		data += n;
 		len -= n;
 		if (s->head_len < GRPC_FRAME_HEAD || (n > 0 && !head_take(s)))
@@ -378,6 +402,7 @@ grpc_stream_take(struct grpc_stream *s, uint8_t *buf, size_t cap, bool *ret_last
 		q->off += part;
 		s->queued -= part;
 		s->conn->queued -= part;
+		all_queued -= part;
 		if (q->off < q->len)
 			continue;
 		STAILQ_REMOVE_HEAD(&s->queue, link);
@@ -395,7 +420,8 @@ queue_put(struct grpc_stream *s, uint8_t *frame, size_t len)
 	struct grpc_conn *c = s->conn;
 	struct grpc_chunk *q;
 
-	if (s->queued + len > GRPC_STREAM_QUEUE || c->queued + len > GRPC_CONN_QUEUE) {
+	if (s->queued + len > GRPC_STREAM_QUEUE || c->queued + len > GRPC_CONN_QUEUE ||
+	    all_queued + len > GRPC_ALL_QUEUE) {
 		free(frame);
 		return -ENOBUFS;
 	}
@@ -409,6 +435,7 @@ queue_put(struct grpc_stream *s, uint8_t *frame, size_t len)
 	STAILQ_INSERT_TAIL(&s->queue, q, link);
 	s->queued += len;
 	c->queued += len;
+	all_queued += len;
 	return 0;
 }
 

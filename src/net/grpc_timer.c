@@ -1,4 +1,4 @@
-/* grpc_timer.c - the one timer of a connection: handshake deadline, keepalive, idle end, slow readers
+/* grpc_timer.c - the one timer of a connection: handshake deadline, keepalive, idle end, slow readers and writers
  *
  * Always true:
  *  1. DIAL (its own timer, dial.c) and HANDSHAKE share one deadline; later the
@@ -57,10 +57,14 @@ next_deadline(const struct grpc_conn *c)
 		at = min64(at, c->linger_ms);
 	if (c->give_up_ms != 0)
 		at = min64(at, c->give_up_ms);
-	if (c->n_finishing > 0)
-		TAILQ_FOREACH (s, &c->streams, link)
-			if (s->deadline_ms != 0)
-				at = min64(at, s->deadline_ms);
+	if (c->n_finishing + c->n_due == 0)
+		return at;
+	TAILQ_FOREACH (s, &c->streams, link) {
+		if (s->deadline_ms != 0)
+			at = min64(at, s->deadline_ms);
+		if (s->due_ms != 0)
+			at = min64(at, s->due_ms);
+	}
 	return at;
 }
 
@@ -89,6 +93,9 @@ streams_expire(struct grpc_conn *c, int64_t now)
 
 	for (s = TAILQ_FIRST(&c->streams); s != NULL; s = next) {
 		next = TAILQ_NEXT(s, link);
+		if (s->due_ms != 0 && s->due_ms <= now)
+			grpc_stream_refuse(
+			    s, GRPC_DEADLINE_EXCEEDED, "grpc: no whole message within %d s", GRPC_MESSAGE_MS / 1000);
 		if (s->deadline_ms == 0 || s->deadline_ms > now)
 			continue;
 		if (nghttp2_submit_rst_stream(c->h2, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL) != 0)

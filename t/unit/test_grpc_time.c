@@ -196,6 +196,34 @@ test_idle_with_late_request(void **state)
 	assert_int_equal(f->client_reason, END_CLOSED);
 }
 
+/* The client opens streams and says nothing, or half of it: neither is kept for ever, and what they held is given back. */
+static void
+test_message_never_whole(void **state)
+{
+	static const uint8_t half[] = { 0, 0, 0, 0, 100, 'a', 'b' };
+	struct fixture *f = *state;
+	static struct side silent, stuck, fine;
+	uint8_t *frame = malloc(sizeof half);
+
+	open_side(f, "/T/hang", &silent);
+	open_side(f, "/T/hang", &stuck);
+	open_side(f, "/T/echo", &fine);
+	memcpy(frame, half, sizeof half);
+	assert_int_equal(grpc_stream_send(stuck.s, frame, sizeof half), 0);
+	assert_int_equal(send_fill(fine.s, 10, 1), 0);
+	UNTIL(silent.ends && stuck.ends);
+	assert_int_equal(silent.status, GRPC_DEADLINE_EXCEEDED);
+	assert_int_equal(stuck.status, GRPC_DEADLINE_EXCEEDED);
+	assert_int_equal(fine.messages, 1); /* it owes nothing: it may be silent between messages */
+	wait_ms(GRPC_MESSAGE_MS / 2);
+	assert_int_equal(fine.ends, 0);
+	assert_int_equal(send_fill(fine.s, 10, 1), 0);
+	UNTIL(fine.messages == 2);
+	grpc_stream_half_close(fine.s);
+	UNTIL(fine.ends);
+	assert_int_equal(fine.status, GRPC_OK);
+}
+
 /* The client does not take its answer: the stream's memory is given back. */
 static void
 test_answer_not_taken(void **state)
@@ -266,6 +294,7 @@ main(void)
 		RELAYED(test_vanished),
 		RELAYED(test_idle),
 		RELAYED(test_idle_with_late_request),
+		RELAYED(test_message_never_whole),
 		RELAYED(test_answer_not_taken),
 		RELAYED(test_flood_not_reading),
 		TEST(test_silent_handshake),
