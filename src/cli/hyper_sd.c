@@ -37,7 +37,8 @@
 #include "hyper/wire/json.h"
 #include "hyper/wire/rechash.h"
 
-#define SD_CALL_MS 30000
+#define SD_CALL_MS     30000
+#define SD_RECORDS_MAX ((size_t)100000) /* as sd's own limit: pages without an end are no directory */
 
 struct sd_client {
 	struct conf_hyper *conf;
@@ -160,7 +161,7 @@ fetch_records(struct sd_client *c, const char *after, int (*each)(const json_t *
 	char last[80];
 	json_t *params, *page;
 	const json_t *record;
-	size_t i;
+	size_t i, n = 0;
 	int code;
 
 	snprintf(last, sizeof last, "%s", after);
@@ -174,6 +175,10 @@ fetch_records(struct sd_client *c, const char *after, int (*each)(const json_t *
 			return complain("getRecords: the answer is no list");
 		if (json_array_size(c->answer.result) == 0)
 			return EXIT_OK;
+		n += json_array_size(c->answer.result);
+		if (n > SD_RECORDS_MAX)
+			return complain(
+			    "getRecords: more than %zu records: is this a service directory?", SD_RECORDS_MAX);
 		page = json_incref(c->answer.result);
 		json_array_foreach (page, i, record) {
 			const char *hash = json_str(record, "hash");
