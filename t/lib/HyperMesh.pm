@@ -73,10 +73,13 @@ sub write_hyper {
 		jsonrpc_server => qq({ name = "applications"; type = "jsonrpc_server"; settings = { bind_address = "localhost:$m->{port}{"$short.rpc"}"; $rpc_tls }; }),
 	);
 	my @order = $proxied ? qw(grpc_server grpc_client jsonrpc_server jsonrpc_client) : qw(jsonrpc_client grpc_server grpc_client jsonrpc_server);
+	my $more = $m->{opt}{hyper}{$name} // '';
+	# A test that starts the proxy's server last must not wait for a back-off that has grown to half a minute.
+	$more .= "reconnect_max = 1;\n" if $more !~ /reconnect_max/;
 	write_file("$m->{dir}/$short/001.cfg", qq(name = "$name";\nlog_level = "debug";\n) . directory_settings($m, $name)
 	    . ($name =~ /^hd-/ ? qq(signing = { name = "$name"; certificate_file = "$c/$name-sign.crt"; key_file = "$c/$name-sign.key";
 	ca_certificate_files = [ "$c/root.crt" ]; ca_intermediate_certificate_files = [ "$c/intermediate.crt" ]; };\n) : '')
-	    . "channels = (\n\t" . join(",\n\t", @channel{@order}) . "\n);\n" . ($m->{opt}{hyper}{$name} // ''));
+	    . "channels = (\n\t" . join(",\n\t", @channel{@order}) . "\n);\n" . $more);
 	return;
 }
 
