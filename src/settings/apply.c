@@ -364,7 +364,7 @@ static void
 say_unknown(struct cfg_apply *a, const struct cfg_option *tab, const struct cfg_node *n)
 {
 	const char *near = cfg_value_nearest(tab, n->name);
-	char known[400] = "";
+	char known[1000] = "";
 	size_t used = 0;
 
 	if (near) {

@@ -1,6 +1,7 @@
 /* test_brokering.c - requestConnection answered exactly once, in whatever order its events come
  *
  * The JSON-RPC server and client are the test's own: calls are kept, answers counted.
+ * After each order of events nothing of a quota is held.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -30,6 +31,7 @@ struct rpc_call {
 static struct {
 	struct event_base *base;
 	struct toktab *table;
+	struct quota *quota;
 	struct sessions *sessions;
 	struct brokering *broker;
 	struct rpc_call call;
@@ -90,13 +92,16 @@ setup(void **state)
 	struct brokering_conf conf = {
 		.name = "p-1", .endpoint = "p-1:1", .token_timeout_ms = 5000, .call_timeout_ms = 30000
 	};
+	const struct quota_conf quota = { { [QUOTA_LIMIT_PARKED_ALL] = 4 } };
 
 	(void)state;
 	memset(&t, 0, sizeof(t));
 	t.peers[0] = t.peers[1] = -1;
 	conf.base = t.base = event_base_new();
 	assert_int_equal(toktab_new(4, &t.table), 0);
-	assert_int_equal(sessions_new(t.base, t.table, 4, on_end, on_parked, NULL, &t.sessions), 0);
+	t.quota = quota_new(&quota);
+	assert_non_null(t.quota);
+	assert_int_equal(sessions_new(t.base, t.table, t.quota, on_end, on_parked, NULL, &t.sessions), 0);
 	conf.sessions = t.sessions;
 	t.broker = brokering_new(&conf);
 	t.call.request.method = (char *)"requestConnection";
@@ -112,6 +117,8 @@ setup(void **state)
 static void
 finish(void)
 {
+	int k;
+
 	sessions_end_all(t.sessions, END_STOPPED);
 	if (t.cb) {
 		struct rpc_answer stopped = rpc_fail_step(RPC_INTERNAL, END_STOPPED, STEP_NONE, NULL, 0, "stopped");
@@ -121,6 +128,10 @@ finish(void)
 	}
 	brokering_free(t.broker);
 	sessions_free(t.sessions);
+	for (k = 0; k < QUOTA_KIND_MAX; k++)
+		assert_int_equal(quota_held(t.quota, (enum quota_kind)k), 0);
+	assert_int_equal(quota_names(t.quota), 0);
+	quota_free(t.quota);
 	toktab_free(t.table);
 	event_base_free(t.base);
 	json_decref(t.call.request.params);

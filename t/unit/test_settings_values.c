@@ -79,6 +79,15 @@ test_proxy_defaults(void **state)
 	assert_int_equal(p->table_slots, 65536);
 	assert_int_equal(p->max_unauthenticated, 1024);
 	assert_int_equal(p->max_pairs, 4096);
+	assert_int_equal(p->max_tokens_per_operator, 1024);
+	assert_int_equal(p->max_outstanding_per_operator, 256);
+	assert_int_equal(p->max_outstanding_per_target, 256);
+	assert_int_equal(p->request_rate_per_operator, 0);
+	assert_int_equal(p->request_rate_per_target, 0);
+	assert_int_equal(p->max_parked, 0);
+	assert_int_equal(p->max_parked_per_operator, 1024);
+	assert_int_equal(p->max_pairs_total, 0);
+	assert_int_equal(p->max_pairs_per_operator, 0);
 	assert_int_equal(p->pipe_size, 262144);
 	assert_false(p->copy_mode);
 	assert_string_equal(p->rpc_server->path, "/jsonrpc");
@@ -100,7 +109,8 @@ test_proxy_values(void **state)
 {
 	struct conf_proxy *c =
 	    proxy_of(PROXY "workers = 3; accept_timeout = 0.25; token_timeout = 7; copy_mode = true; "
-			   "pipe_size = 0x2000; table_slots = 1000L; internal_endpoint = \"[::1]:5\"; "
+			   "pipe_size = 0x2000; table_slots = 1000L; max_parked = 16; max_pairs_per_operator = "
+			   "1048576; internal_endpoint = \"[::1]:5\"; "
 			   "tcp_rate_limits = ( { type = \"second\"; limit = 1; }, { type = \"hour\"; "
 			   "limit = 1000000000; } ); };\nmetrics = { bind_address = \"localhost:1\"; };");
 	struct conf_proxy_public *p = c->public;
@@ -112,6 +122,8 @@ test_proxy_values(void **state)
 	assert_true(p->copy_mode);
 	assert_int_equal(p->pipe_size, 8192);
 	assert_int_equal(p->table_slots, 1000);
+	assert_int_equal(p->max_parked, 16);
+	assert_int_equal(p->max_pairs_per_operator, 1048576);
 	assert_string_equal(p->internal_endpoint, "[::1]:5");
 	assert_int_equal(p->tcp_rate_limits.n, 2);
 	assert_int_equal(p->tcp_rate_limits.v[0].window_ms, 1000);

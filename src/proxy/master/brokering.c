@@ -9,6 +9,8 @@
  *     no difference here.
  *  3. An error of B's side keeps its code, and its data where it has some; the
  *     message names the step that failed. The token is released with it.
+ *  4. A request over a limit of quota.c is refused before B hears of it, with
+ *     the name of the limit, and leaves nothing behind.
  *
  * `told` in the timeline is the moment at which our request left towards B: the
  * earliest at which B can have it. The latest is `confirmed`, or `parked` when that came first.
@@ -328,6 +330,24 @@ tell(struct ask *a, const struct form *f)
 	return 0;
 }
 
+/* A limit of the settings: which one, whose, and what to do. */
+static struct rpc_answer
+over_quota(const struct brokering *b, const struct form *f, int rc, const struct quota_no *no)
+{
+	int64_t retry_ms = no->retry_ms ? no->retry_ms : sessions_retry_ms(b->conf.sessions);
+	bool is_target = no->limit == QUOTA_LIMIT_INCOMING || no->limit == QUOTA_LIMIT_RATE_TO;
+	const char *own = b->conf.name;
+
+	if (rc == -EBUSY)
+		return rpc_fail_step(RPC_BUSY, END_BUSY, STEP_ISSUED, NULL, retry_ms,
+		    "%s is at its limit of %zu %s: try again later, or raise public.%s there", own, no->max,
+		    quota_what(no->limit), quota_setting(no->limit));
+	return rpc_fail_step(RPC_QUOTA, END_QUOTA, STEP_ISSUED, NULL, retry_ms,
+	    "%s %s at its limit of %zu %s at %s: try again later, or have public.%s raised there",
+	    is_target ? f->to : f->from, is_target ? "as a target is" : "is", no->max, quota_what(no->limit), own,
+	    quota_setting(no->limit));
+}
+
 static struct rpc_answer
 not_issued(const struct brokering *b, int rc)
 {
@@ -338,12 +358,24 @@ not_issued(const struct brokering *b, int rc)
 	    RPC_INTERNAL, END_INTERNAL, STEP_ISSUED, NULL, 0, "internal error: no token: %s", strerror(-rc));
 }
 
+/* A limit that was met has had its log line. */
+static struct rpc_answer
+refusal(const struct brokering *b, const struct form *f, int rc, const struct quota_no *no)
+{
+	if (rc == -EDQUOT || rc == -EBUSY)
+		return over_quota(b, f, rc, no);
+	log_limited(&refuse_limit, LOG_LVL_WARN, "not_issued", "from=%s to=%s reason=%s", f->from, f->to,
+	    end_reason_word(rc == -ENOSPC ? END_BUSY : END_INTERNAL));
+	return not_issued(b, rc);
+}
+
 /* Takes `call` in every case: it is answered here or by `ask`'s later end. */
 static void
 serve(struct brokering *b, struct rpc_call *call, const struct form *f, int64_t asked_ns)
 {
 	struct ask *a = calloc(1, sizeof(*a));
 	struct session_new n = { .from = f->from, .to = f->to, .channel = f->channel, .asked_ns = asked_ns, .ask = a };
+	struct quota_no no;
 	int rc = -ENOMEM;
 
 	if (a) {
@@ -352,14 +384,10 @@ serve(struct brokering *b, struct rpc_call *call, const struct form *f, int64_t 
 		token_new(&a->token);
 		n.token = &a->token;
 		n.life_ns = b->conf.token_timeout_ms * NS_PER_MS;
-		rc = session_issue(b->conf.sessions, &n, &a->session);
+		rc = session_issue(b->conf.sessions, &n, &a->session, &no);
 	}
 	if (rc < 0) {
-		struct rpc_answer answer = not_issued(b, rc);
-
-		log_limited(&refuse_limit, LOG_LVL_WARN, "not_issued", "from=%s to=%s reason=%s", f->from, f->to,
-		    end_reason_word(rc == -ENOSPC ? END_BUSY : END_INTERNAL));
-		rpc_call_answer(call, answer);
+		rpc_call_answer(call, refusal(b, f, rc, &no));
 		if (a)
 			ask_free(a);
 	} else if (tell(a, f) < 0) {

@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 
 #include "hyper/base/bug.h"
+#include "hyper/base/clock.h"
 #include "hyper/base/daemon.h"
 #include "hyper/base/log.h"
 #include "hyper/net/listen.h"
@@ -30,6 +31,7 @@
 #include "hyper/proxy/toktab.h"
 #include "proxy/master/brokering.h"
 #include "proxy/master/meet.h"
+#include "proxy/master/quota.h"
 #include "proxy/master/session.h"
 #include "proxy/master/slots.h"
 
@@ -72,6 +74,7 @@ struct master {
 	char endpoint[HOSTPORT_MAX];
 	size_t max_parked;
 	struct toktab *table;
+	struct quota *quota;
 	struct sessions *sessions;
 	struct meet *meet;
 	struct slots *slots;
@@ -136,6 +139,7 @@ on_tick(void *arg)
 	struct master *m = arg;
 
 	meet_on_tick(m->meet);
+	quota_tick(m->quota, clock_now_ns());
 }
 
 static const struct slots_ops slots_ops = { on_message, on_lost, on_ready, on_empty, on_tick };
@@ -184,20 +188,22 @@ check_limits(struct master *m)
 	size_t fixed =
 	    FDS_OWN + (size_t)FDS_PER_WORKER * c->workers + (size_t)FDS_PER_CONN * c->rpc_server->max_connections;
 	struct rlimit rl = { 0 };
-	size_t limit;
+	size_t limit, most = c->max_parked && c->max_parked < c->table_slots ? c->max_parked : c->table_slots;
+	size_t parked = c->max_parked ? most : PARKED_MIN;
 
 	if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
 		return -errno;
 	limit = rl.rlim_cur > SIZE_MAX ? SIZE_MAX : (size_t)rl.rlim_cur;
-	if (limit < fixed + PARKED_MIN) {
+	if (limit < fixed + parked) {
 		log_error("descriptors",
-		    "limit=%zu needed=%zu why=\"%d own + %u workers x %d + %u JSON-RPC connections x %d + %d parked: "
-		    "raise LimitNOFILE (ulimit -n) or lower public.jsonrpc_server.max_connections or public.workers\"",
-		    limit, fixed + PARKED_MIN, FDS_OWN, c->workers, FDS_PER_WORKER, c->rpc_server->max_connections,
-		    FDS_PER_CONN, PARKED_MIN);
+		    "limit=%zu needed=%zu why=\"%d own + %u workers x %d + %u JSON-RPC connections x %d + %zu parked: "
+		    "raise LimitNOFILE (ulimit -n) or lower public.jsonrpc_server.max_connections, public.workers or "
+		    "public.max_parked\"",
+		    limit, fixed + parked, FDS_OWN, c->workers, FDS_PER_WORKER, c->rpc_server->max_connections,
+		    FDS_PER_CONN, parked);
 		return -EMFILE;
 	}
-	m->max_parked = limit - fixed < c->table_slots ? limit - fixed : c->table_slots;
+	m->max_parked = limit - fixed < most ? limit - fixed : most;
 	log_info("descriptors", "limit=%zu reserved=%zu parked_max=%zu table_slots=%zu", limit, fixed, m->max_parked,
 	    c->table_slots);
 	return 0;
@@ -286,13 +292,30 @@ rate_limit(const struct conf_rates *rates, int64_t window_ms)
 	return least;
 }
 
+/* NULL when out of memory. */
+static struct quota *
+start_quota(const struct master *m)
+{
+	const struct conf_proxy_public *c = m->conf;
+	struct quota_conf qc = { 0 };
+
+#define X(n, setting, what) qc.max[QUOTA_LIMIT_##n] = c->setting;
+	QUOTA_LIMITS(X)
+#undef X
+	qc.max[QUOTA_LIMIT_PARKED_ALL] = m->max_parked;
+	/* So many can hold something. A name beyond that holds nothing, it only waits for its rate to be whole. */
+	qc.max[QUOTA_LIMIT_NAMES] =
+	    2 * (c->table_slots + c->rpc_server->max_connections) + (size_t)c->workers * c->max_pairs;
+	return quota_new(&qc);
+}
+
 static int
 start_slots(struct master *m)
 {
 	const struct conf_proxy_public *c = m->conf;
 	struct slots_conf pc = { .workers = c->workers, .table_fd = toktab_fd(m->table), .listeners = &m->listeners };
 
-	m->meet = meet_new(m->sessions, c->max_pairs);
+	m->meet = meet_new(m->sessions, m->quota, c->max_pairs);
 	if (!m->meet)
 		return -ENOMEM;
 	pc.settings = (struct chan_settings){ .accept_timeout_ms = (uint64_t)c->accept_timeout_ms,
@@ -323,9 +346,13 @@ master_start(struct master *m)
 		what = "token table";
 		rc = toktab_new(m->conf->table_slots, &m->table);
 	}
+	if (rc == 0) {
+		m->quota = start_quota(m);
+		rc = m->quota ? 0 : -ENOMEM;
+	}
 	if (rc == 0)
-		rc = sessions_new(daemon_base(m->daemon), m->table, m->max_parked, on_session_end, on_session_parked, m,
-		    &m->sessions);
+		rc = sessions_new(
+		    daemon_base(m->daemon), m->table, m->quota, on_session_end, on_session_parked, m, &m->sessions);
 	if (rc == 0) {
 		what = "JSON-RPC";
 		rc = start_broker(m, err);
@@ -351,6 +378,9 @@ master_fini(struct master *m)
 	rpc_server_free(m->server);
 	brokering_free(m->broker);
 	sessions_free(m->sessions);
+	if (m->state == MASTER_STOPPING)
+		quota_log_totals(m->quota);
+	quota_free(m->quota);
 	toktab_free(m->table);
 	listeners_close(&m->listeners);
 	daemon_free(m->daemon);

@@ -8,6 +8,10 @@
  *  3. Each pair has one `ended` line: from ENDED, or `worker_lost`.
  *  4. Nothing is handed to a worker that is known to be dead: who is parked stays.
  *  5. One connection cannot meet itself: its cookie is compared.
+ *  6. A pair counts for the operator A that asked for it, from its creation to its `ended` line.
+ *  7. A refusal for want of room or over a quota changes nothing: the record stays
+ *     as it is, issued or parked, until its time is over. So who was refused may
+ *     come again, and who waits gets no blame for it.
  *
  * Not here: records and their time (session.c), which message is permitted (slots.c).
  */
@@ -60,7 +64,8 @@ struct pair {
 	uint64_t id;
 	enum pair_state state;
 	struct slot *slot;
-	int first_fd; /* HANDING: our copy of the first party's socket; else -1 */
+	struct quota_op *op; /* A's counts, borrowed while this pair is one of them */
+	int first_fd;        /* HANDING: our copy of the first party's socket; else -1 */
 	char session[SESSION_ID_MAX];
 	int64_t since_ms;
 	TAILQ_ENTRY(pair) handing; /* while HANDING, oldest first */
@@ -74,6 +79,7 @@ struct load {
 
 struct meet {
 	struct sessions *sessions;
+	struct quota *quota;
 	size_t max_pairs;
 	uint64_t last_id;
 	struct pair *pairs;
@@ -83,13 +89,14 @@ struct meet {
 };
 
 struct meet *
-meet_new(struct sessions *sessions, size_t max_pairs)
+meet_new(struct sessions *sessions, struct quota *quota, size_t max_pairs)
 {
 	struct meet *m = calloc(1, sizeof(*m));
 
 	if (!m)
 		return NULL;
 	m->sessions = sessions;
+	m->quota = quota;
 	m->max_pairs = max_pairs;
 	TAILQ_INIT(&m->handing);
 	return m;
@@ -126,6 +133,7 @@ pair_enter(struct meet *m, struct pair *p, enum pair_state to)
 	}
 	if (to == PAIR_DONE) {
 		m->loads[slot_no(p->slot)].pairs--;
+		quota_give(m->quota, p->op, QUOTA_PAIRS);
 		HASH_DEL(m->pairs, p);
 	}
 	p->state = to;
@@ -186,6 +194,12 @@ is_same_socket(int a, int b)
 	       getsockopt(b, SOL_SOCKET, SO_COOKIE, &cb, &lb) == 0 && ca == cb;
 }
 
+static enum end_reason
+reason_of(int rc)
+{
+	return rc == -EDQUOT ? END_QUOTA : rc == -EBUSY ? END_BUSY : END_INTERNAL;
+}
+
 static void
 park_first(struct slot *s, uint64_t conn, struct session *ses, int *fd)
 {
@@ -194,19 +208,23 @@ park_first(struct slot *s, uint64_t conn, struct session *ses, int *fd)
 
 	*fd = -1;
 	if (rc < 0)
-		answer_refused(s, conn, rc == -EBUSY ? END_BUSY : END_INTERNAL);
+		answer_refused(s, conn, reason_of(rc));
 	else
 		slot_post(s, &m, -1);
 }
 
-/* NULL when out of memory. */
-static struct pair *
-pair_new(struct meet *m, struct slot *s, struct load *load, const struct session *ses)
+/* 0 with *ret borrowed, -EDQUOT, -EBUSY or -ENOMEM. */
+static int
+pair_new(struct meet *m, struct slot *s, struct load *load, const struct session *ses, struct pair **ret)
 {
-	struct pair *p = calloc(1, sizeof(*p));
+	int rc = quota_take(m->quota, ses->a, QUOTA_PAIRS);
+	struct pair *p;
 
+	if (rc < 0)
+		return rc;
+	p = calloc(1, sizeof(*p));
 	if (!p)
-		return NULL;
+		goto out;
 	p->id = m->last_id + 1;
 	p->slot = s;
 	p->first_fd = -1;
@@ -215,13 +233,18 @@ pair_new(struct meet *m, struct slot *s, struct load *load, const struct session
 	HASH_ADD(hh, m->pairs, id, sizeof(p->id), p);
 	if (!p->hh.tbl) { /* HASH_NONFATAL_OOM */
 		free(p);
-		return NULL;
+		goto out;
 	}
+	p->op = ses->a;
 	m->last_id = p->id;
 	TAILQ_INSERT_TAIL(&m->handing, p, handing);
 	load->handing++;
 	load->pairs++;
-	return p;
+	*ret = p;
+	return 0;
+out:
+	quota_give(m->quota, ses->a, QUOTA_PAIRS);
+	return -ENOMEM;
 }
 
 static void
@@ -230,6 +253,7 @@ pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses)
 	struct chan_msg msg = { .type = CHAN_PAIR, .conn = conn };
 	struct load *load = load_of(m, s);
 	struct pair *p;
+	int rc;
 
 	/* The record stays parked: the same party may try again, at another worker. */
 	if (slot_is_gone(s) || slot_is_ending(s)) {
@@ -240,9 +264,9 @@ pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses)
 		answer_refused(s, conn, load ? END_BUSY : END_INTERNAL);
 		return;
 	}
-	p = pair_new(m, s, load, ses);
-	if (!p) {
-		answer_refused(s, conn, END_INTERNAL);
+	rc = pair_new(m, s, load, ses, &p);
+	if (rc < 0) {
+		answer_refused(s, conn, reason_of(rc));
 		return;
 	}
 	log_info("pair", "session=%s pair=%" PRIu64 " worker=%u first_worker=%u from=%s to=%s ms=%.3f", p->session,

@@ -14,8 +14,8 @@
 
 struct meet;
 
-/* `sessions` is borrowed until meet_free(). max_pairs: per worker. NULL when out of memory; taken. */
-struct meet *meet_new(struct sessions *, size_t max_pairs);
+/* `sessions` and `quota` are borrowed until meet_free(). max_pairs: per worker. NULL when out of memory; taken. */
+struct meet *meet_new(struct sessions *, struct quota *quota, size_t max_pairs);
 void meet_free(struct meet *);
 
 /* slots_ops */

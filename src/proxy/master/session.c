@@ -7,6 +7,9 @@
  *     next deadline, ends it, whatever became of the call to B.
  *  3. Each session ends once: a `paired` line or an `unpaired` line with its reason.
  *  4. The token itself is not kept here, and no line shows it.
+ *  5. Of A's quota it holds a token while ISSUED or PARKED, a parked socket while
+ *     PARKED, a request (and one to B) until A was answered; each is given back
+ *     where that ends: session_enter(), session_answered().
  *
  * Not here: who may meet whom (meet.c), the answer to A (brokering.c).
  */
@@ -42,9 +45,10 @@ static const struct {
 
 struct sessions {
 	struct toktab *table;
+	struct quota *quota;
 	struct park *park;
 	struct event *expiry;
-	size_t max_parked, n_parked, n_slots;
+	size_t n_slots;
 	sessions_on_end on_end;
 	sessions_on_parked on_parked;
 	void *arg;
@@ -69,14 +73,14 @@ session_enter(struct session *s, enum session_state to)
 	log_debug("session_state", "session=%s %s>%s", s->id, session_tab[s->state].name, session_tab[to].name);
 	if (s->state == SESSION_PARKED) {
 		park_remove(all->park, s->parked_fd);
-		all->n_parked--;
+		quota_give(all->quota, s->a, QUOTA_PARKED);
 	}
 	if (to == SESSION_PARKED) {
 		toktab_park(all->table, s->slot, s->parked_fd);
-		all->n_parked++;
 	} else {
 		toktab_release(all->table, s->slot);
 		all->by_slot[s->slot] = NULL;
+		quota_give(all->quota, s->a, QUOTA_TOKENS);
 	}
 	s->state = to;
 }
@@ -124,7 +128,7 @@ on_gone(uint32_t key, int fd, void *arg)
 }
 
 int
-sessions_new(struct event_base *base, struct toktab *table, size_t max_parked, sessions_on_end on_end,
+sessions_new(struct event_base *base, struct toktab *table, struct quota *quota, sessions_on_end on_end,
     sessions_on_parked on_parked, void *arg, struct sessions **ret)
 {
 	size_t n = toktab_counts(table).slots;
@@ -134,7 +138,7 @@ sessions_new(struct event_base *base, struct toktab *table, size_t max_parked, s
 	if (!all)
 		return -ENOMEM;
 	all->table = table;
-	all->max_parked = max_parked;
+	all->quota = quota;
 	all->n_slots = n;
 	all->on_end = on_end;
 	all->on_parked = on_parked;
@@ -181,14 +185,36 @@ session_insert(struct session *s, const struct session_new *n)
 	return 0;
 }
 
+/* 0, or -errno with nothing held. */
+static int
+session_begin(struct session *s, const struct session_new *n, struct quota_no *ret_no)
+{
+	struct quota *q = s->all->quota;
+	int rc;
+
+	s->from = strdup(n->from);
+	s->to = strdup(n->to);
+	if (!s->from || !s->to)
+		return -ENOMEM;
+	rc = quota_ask(q, n->from, n->to, clock_now_ns(), &s->a, &s->b, ret_no);
+	if (rc < 0)
+		return rc;
+	rc = session_insert(s, n);
+	if (rc < 0) {
+		quota_answered(q, s->a, s->b);
+		quota_give(q, s->a, QUOTA_TOKENS);
+	}
+	return rc;
+}
+
 int
-session_issue(struct sessions *all, const struct session_new *n, struct session **ret)
+session_issue(struct sessions *all, const struct session_new *n, struct session **ret, struct quota_no *ret_no)
 {
 	struct session *s = calloc(1, sizeof(*s));
-	int i, rc = -ENOMEM;
+	int i, rc;
 
 	if (!s)
-		return rc;
+		return -ENOMEM;
 	s->all = all;
 	s->ask = n->ask;
 	s->asked_ns = n->asked_ns;
@@ -196,10 +222,7 @@ session_issue(struct sessions *all, const struct session_new *n, struct session 
 	for (i = 0; i < BROKER_STEP_MAX; i++)
 		s->step_ns[i] = -1;
 	token_session(n->token, s->id);
-	s->from = strdup(n->from);
-	s->to = strdup(n->to);
-	if (s->from && s->to)
-		rc = session_insert(s, n);
+	rc = session_begin(s, n, ret_no);
 	if (rc < 0) {
 		session_free(s);
 		return rc;
@@ -240,8 +263,13 @@ session_park(struct session *s, int fd, unsigned worker)
 {
 	struct sessions *all = s->all;
 	char peer[HOSTPORT_MAX], more[HOSTPORT_MAX + 32];
-	int rc = all->n_parked < all->max_parked ? park_add(all->park, fd, s->slot) : -EBUSY;
+	int rc = quota_take(all->quota, s->a, QUOTA_PARKED);
 
+	if (rc == 0) {
+		rc = park_add(all->park, fd, s->slot);
+		if (rc < 0)
+			quota_give(all->quota, s->a, QUOTA_PARKED);
+	}
 	if (rc < 0) {
 		fd_close(&fd);
 		return rc;
@@ -302,6 +330,7 @@ session_answered(struct session *s)
 {
 	BUG_ON(!s->ask);
 	s->ask = NULL;
+	quota_answered(s->all->quota, s->a, s->b);
 	if (s->state == SESSION_PAIRED || s->state == SESSION_ENDED)
 		session_free(s);
 }
@@ -312,12 +341,6 @@ session_step(struct session *s, enum broker_step step, const char *more)
 	s->step_ns[step] = clock_now_ns() - s->asked_ns;
 	log_info(broker_step_word(step), "session=%s from=%s to=%s ms=%.3f%s", s->id, s->from, s->to,
 	    (double)s->step_ns[step] / NS_PER_MS, more);
-}
-
-size_t
-sessions_parked(const struct sessions *all)
-{
-	return all->n_parked;
 }
 
 int64_t

@@ -16,6 +16,7 @@
 #include "hyper/base/words.h"
 #include "hyper/proxy/toktab.h"
 #include "hyper/wire/token.h"
+#include "proxy/master/quota.h"
 
 struct event_base;
 struct sessions;
@@ -38,6 +39,7 @@ struct session { /* written by session.c only */
 	enum session_state state;
 	char id[SESSION_ID_MAX]; /* what logs and both ends show instead of the token */
 	char *from, *to;         /* operators A and B */
+	struct quota_op *a, *b;  /* their counts; `b` until A was answered, `a` until it is over as well */
 	uint32_t slot;           /* in the table, while ISSUED or PARKED */
 	int parked_fd;           /* owned while PARKED, else -1 */
 	unsigned first_worker;   /* slot number of the worker that accepted it */
@@ -52,15 +54,15 @@ typedef void (*sessions_on_end)(struct session *, enum end_reason, void *arg);
 /* A first socket was parked, with A not answered yet. */
 typedef void (*sessions_on_parked)(struct session *, void *arg);
 
-/* `table` is borrowed until sessions_free(). `max_parked`: sockets that we can
- * afford to hold. 0 with *ret taken, or -errno untouched. */
-int sessions_new(struct event_base *, struct toktab *table, size_t max_parked, sessions_on_end, sessions_on_parked,
+/* `table` and `quota` are borrowed until sessions_free(). 0 with *ret taken, or -errno untouched. */
+int sessions_new(struct event_base *, struct toktab *table, struct quota *quota, sessions_on_end, sessions_on_parked,
     void *arg, struct sessions **ret) ATTR_MUST_USE;
 /* All sessions must have ended. NULL is fine. */
 void sessions_free(struct sessions *);
 
 /* A new record. Names are copied. asked_ns: when the request had come. 0 with
- * *ret borrowed until its end (`ask` set) or -ENOSPC (table full), -ENOMEM, -EEXIST untouched. */
+ * *ret borrowed until its end (`ask` set) or untouched with -EDQUOT or -EBUSY
+ * (quota_ask(); *ret_no says which limit), -ENOSPC (table full), -ENOMEM, -EEXIST. */
 struct session_new {
 	const struct token *token; /* borrowed until return; only its hash and session id are kept */
 	const char *from, *to, *channel;
@@ -68,12 +70,14 @@ struct session_new {
 	int64_t life_ns; /* of the token, from now on */
 	void *ask;       /* whose answer is owed; never NULL */
 };
-int session_issue(struct sessions *, const struct session_new *, struct session **ret) ATTR_MUST_USE;
+int session_issue(
+    struct sessions *, const struct session_new *, struct session **ret, struct quota_no *ret_no) ATTR_MUST_USE;
 
 /* The live session of a hash (expired is none), NULL when there is none. */
 struct session *session_find(struct sessions *, const uint8_t hash[32]);
 
-/* ISSUED -> PARKED: the socket is given, also on failure. 0, -EBUSY (too many parked), -errno. */
+/* ISSUED -> PARKED: the socket is given, also on failure. 0, -EDQUOT (too many
+ * parked by A), -EBUSY (by all), -errno: it stays ISSUED. */
 int session_park(struct session *, int fd, unsigned worker) ATTR_MUST_USE;
 
 /* PARKED -> PAIRED: returns the parked socket (taken). The session may be freed by this. */
@@ -88,8 +92,6 @@ void session_answered(struct session *);
 
 /* One log line for a step, and its time for the timeline. `more` is further key=value text. */
 void session_step(struct session *, enum broker_step, const char *more);
-
-size_t sessions_parked(const struct sessions *);
 
 /* Milliseconds until the next token expires, for a retry hint; at least 1. */
 int64_t sessions_retry_ms(const struct sessions *);
