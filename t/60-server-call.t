@@ -8,7 +8,8 @@ use HyperTest;
 use Test::More;
 
 need_python();
-my $m = mesh(directory => 'json', start => 0);
+# hd-2 waits long for the proxy's hyper: no longer than a second between two attempts
+my $m = mesh(directory => 'json', start => 0, hyper => { 'hd-2' => "reconnect_max = 1;\n" });
 $m->start_one('hd-2');
 my $port = $m->{port}{'hd-2.grpc'};
 

@@ -7,7 +7,7 @@ use HyperTest;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $m = mesh(directory => 'json', hyper => { 'hd-1' => "call_timeout = 4;\n" });
+my $m = mesh(directory => 'json', hyper => { 'hd-1' => "call_timeout = 4;\n", 'hd-2' => "reconnect_max = 1;\n" });
 
 # 4.2, through a real server
 my @cases = (
