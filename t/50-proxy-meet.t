@@ -72,13 +72,24 @@ my $dripping = $p->come('x');
 isnt((read_to_end($_, 6))[1], 'timeout', 'a silent one is closed after accept_timeout') for $silent, $dripping;
 $p->{d}->wait_log(qr/refused .*reason=$_/) // fail("no line refused reason=$_") for qw(silent short_token unknown_token);
 
-# Cut after each of its bytes (that the worker looked in between: token_in_pieces of t/unit/test_worker.c)
+# Bytes that lie in the proxy's end of a connection.
+sub unread {
+	my ($s) = @_;
+	my $ends = sprintf ':%04X [0-9A-F]{8}:%04X', $p->{port}, $s->sockport;
+	return read_file('/proc/net/tcp') =~ /$ends \w+ [0-9A-F]{8}:([0-9A-F]{8})/ ? hex $1 : undef;
+}
+
+# Cut after each of its bytes: the first piece is there when a worker accepts, and has been read when the rest is sent.
 for my $n (1 .. 31) {
 	my ($token, $session) = $p->broker;
+	kill 'STOP', $p->worker_pids;
 	my @s = map { $p->come(substr $token, 0, $n) } 1, 2;
-	send_all($_, substr $token, $n) for @s;
+	wait_until { !grep { (unread($_) // -1) != $n } @s } or die 'no piece arrived';
+	kill 'CONT', $p->worker_pids;
+	wait_until { !grep { (unread($_) // -1) != 0 } @s } or fail("a first piece of $n is read");
+	send_all($s[$_], substr($token, $n) . "glued $_") for 0, 1;
 	$p->wait_pair($session);
-	joined(@s, "token in pieces of $n and " . (32 - $n));
+	is(read_exactly($s[1], 7) . read_exactly($s[0], 7), 'glued 0glued 1', "token in pieces of $n and " . (32 - $n) . ', payload glued to it');
 	close $_ for @s;
 	$p->wait_ended($session);
 }

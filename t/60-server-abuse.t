@@ -90,6 +90,7 @@ sub abuse {
 		is("$a->{http} $a->{error}{code}", '403 403', "$round: JSON-RPC as $cert, an operator of the same CA: 403");
 		like($a->{error}{message}, qr/\Q$cert\E.*allowed_clients/, "$round: and what would be needed");
 	}
+	ok($d->wait_log(qr/ info refused .*allowed_clients/), "$round: the log says so too");
 	# ... and what
 	my $wrap = sub { return '{"jsonrpc":"2.0","id":"1","method":"hd-2._ping","params":{"x":' . $_[0] . '}}' };
 	for my $c (
