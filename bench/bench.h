@@ -110,6 +110,7 @@ struct http {
 	void (*on_message)(struct http *, char *body, size_t len);
 	void (*on_end)(struct http *); /* may be NULL: then an end is fatal */
 	void *arg;
+	struct http *next; /* its owner's */
 	int64_t sent_ns;
 };
 

@@ -48,6 +48,7 @@ struct engine {
 	int ep;
 	struct ev listener;
 	SSL_CTX *server_ctx, *client_ctx;
+	struct http *hypers; /* connections of the proxy to its hyper */
 	struct slot *slots;
 	size_t n_slots;
 	uint8_t (*tokens)[TOKEN]; /* ahead */
@@ -275,6 +276,12 @@ on_told(struct http *h, char *body, size_t len)
 static void
 on_hyper_end(struct http *h)
 {
+	struct engine *e = h->arg;
+	struct http **at = &e->hypers;
+
+	while (*at != h)
+		at = &(*at)->next;
+	*at = h->next;
 	http_free(h);
 }
 
@@ -296,6 +303,8 @@ on_connection(struct ev *ev, uint32_t events)
 		h->on_message = on_told;
 		h->on_end = on_hyper_end;
 		h->arg = e;
+		h->next = e->hypers;
+		e->hypers = h;
 	}
 	if (fd != -EAGAIN)
 		bench_die("accept: %s", strerror(-fd));
@@ -329,13 +338,15 @@ engine_new(const struct conf *c, size_t n_slots)
 	return e;
 }
 
-/* Descriptors of the control plane go; so does the process soon. */
+/* Connections of the proxy to us must not outlive who answers on them: a later engine has the same port. */
 static void
 engine_free(struct engine *e)
 {
 	for (size_t i = 0; i < e->n_slots; i++)
 		if (e->slots[i].http)
 			http_free(e->slots[i].http);
+	while (e->hypers)
+		on_hyper_end(e->hypers);
 	fd_close(&e->listener.fd);
 	fd_close(&e->ep);
 	free(e->slots);
