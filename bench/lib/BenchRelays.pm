@@ -122,7 +122,7 @@ sub ours {
 	}
 	write_file("$dir/001.cfg", ($opt{log_level} ? qq(log_level = "$opt{log_level}";\n) : '')
 		. qq(public = { name = "public-proxy-1.ga"; internal_bind_address = "127.0.0.1:$port"; internal_endpoint = "127.0.0.1:$port";
-	token_timeout = 600.0;
+	token_timeout = 600.0; max_tokens_per_operator = 0; max_parked_per_operator = 0; # one operator plays all of them
 	jsonrpc_server = { bind_address = "127.0.0.1:$rpc"; $tls[0] };
 	jsonrpc_client = { endpoint = "$scheme://localhost:$hyper/jsonrpc"; $tls[1] };
 	) . ($opt{more} // '') . "};\n");
