@@ -394,7 +394,7 @@ static const struct cfg_option public[] = {
 	  AT(conf_proxy_public, max_tokens_per_operator), .help = "Tokens of each calling operator that are not used yet. 0: no limit." },
 	{ .key = "max_outstanding_per_operator", .type = CFG_T_INTEGER, FROM(0, 1048576), .def = "256", .unit = "requests",
 	  AT(conf_proxy_public, max_outstanding_per_operator), .help = "Requests of each calling operator that wait for an answer. 0: no limit." },
-	{ .key = "max_outstanding_per_target", .type = CFG_T_INTEGER, FROM(0, 1048576), .def = "256", .unit = "requests",
+	{ .key = "max_outstanding_per_target", .type = CFG_T_INTEGER, FROM(0, 1048576), .def = "1024", .unit = "requests",
 	  AT(conf_proxy_public, max_outstanding_per_target), .help = "Requests to each called operator that wait for an answer. 0: no limit." },
 	{ .key = "request_rate_per_operator", .type = CFG_T_INTEGER, FROM(0, 1000000), .def = "0", .unit = "requests",
 	  AT(conf_proxy_public, request_rate_per_operator), .help = "Requests a second of each calling operator, and its burst. 0: no limit." },

@@ -166,6 +166,19 @@ fresh(struct world *w)
 	return wait_answer(w, before);
 }
 
+/* A look that the directory took by itself has ended: the next one sees all of what is served from
+ * now on. */
+static void
+settle(struct world *w)
+{
+	unsigned before = w->answers;
+
+	if (!w->dir)
+		return;
+	directory_refresh(w->dir, on_answer, w);
+	wait_answer(w, before);
+}
+
 /* A forced refresh that is really sent: tries until sd was asked. */
 static enum directory_state
 refresh(struct world *w)
@@ -179,6 +192,7 @@ refresh(struct world *w)
 		wait_answer(w, before);
 	} while (w->asked == asked && clock_now_ms() < end);
 	assert_true(w->asked > asked);
+	settle(w); /* whoever asked may not have heard yet */
 	return w->state;
 }
 
@@ -201,6 +215,7 @@ make_chain(struct world *w, int64_t root_utc_s, const char *const *groups, size_
 static void
 serve(struct world *w, json_t *list)
 {
+	settle(w);
 	json_decref(w->served);
 	w->served = json_deep_copy(list);
 }
@@ -341,6 +356,7 @@ set_offer(struct world *w, enum offer offer, json_t *chain)
 	static const char *const forked[] = { "a", "b", "x", "y" }, *const other[] = { "z" };
 	json_t *list = NULL;
 
+	settle(w);
 	w->says = NULL;
 	switch (offer) {
 	case PREFIX:

@@ -81,7 +81,7 @@ test_proxy_defaults(void **state)
 	assert_int_equal(p->max_pairs, 4096);
 	assert_int_equal(p->max_tokens_per_operator, 1024);
 	assert_int_equal(p->max_outstanding_per_operator, 256);
-	assert_int_equal(p->max_outstanding_per_target, 256);
+	assert_int_equal(p->max_outstanding_per_target, 1024);
 	assert_int_equal(p->request_rate_per_operator, 0);
 	assert_int_equal(p->request_rate_per_target, 0);
 	assert_int_equal(p->max_parked, 0);

@@ -152,7 +152,7 @@ struct conf_proxy_public {
 	/* Operator: the one that asked for the connection. 0: no limit of its own. */
 	size_t max_tokens_per_operator;      /* issued and not used yet; default 1,024 */
 	size_t max_outstanding_per_operator; /* requestConnections not answered yet; default 256 */
-	size_t max_outstanding_per_target;   /* the same by the operator that is called; default 256 */
+	size_t max_outstanding_per_target;   /* the same by the operator that is called; default 1024 */
 	size_t request_rate_per_operator;    /* requestConnections a second, burst the same; default 0 */
 	size_t request_rate_per_target;      /* the same by the operator that is called; default 0 */
 	size_t max_parked;                   /* of all; default 0: what the descriptors permit */
