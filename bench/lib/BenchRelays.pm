@@ -139,6 +139,7 @@ my %make = (
 	'hyper' => sub { ours(@_) },
 	'hyper, 1 worker' => sub { ours(@_, more => 'workers = 1;') },
 	'hyper, copy_mode' => sub { ours(@_, more => 'copy_mode = true;') },
+	'hyper, max_pairs 9500' => sub { ours(@_, more => 'max_pairs = 9500;') },
 	'hyper, mTLS' => sub { ours(@_, tls => 1) },
 	'hyper, log warn' => sub { ours(@_, log_level => 'warn') },
 	'HAProxy copy 1t' => sub { haproxy(@_, 1, '') },
