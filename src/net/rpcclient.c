@@ -35,9 +35,9 @@
 #include "hyper/wire/json.h"
 
 #define CONNECT_MS      10000L
-#define CONN_MAX        256L /* calls beyond wait inside curl, under their deadlines */
-#define CONN_IDLE_MAX   8L
-#define CONN_IDLE_S     60L /* our servers end idle connections after 75 s: be first */
+#define CONN_MAX        256L     /* calls beyond wait inside curl, under their deadlines */
+#define CONN_IDLE_MAX   CONN_MAX /* closing one that 64 calls at a time want again costs two handshakes */
+#define CONN_IDLE_S     60L      /* our servers end idle connections after 75 s: be first */
 #define CLIENT_TEXT_MAX 300
 #define WHY_MAX         512
 
