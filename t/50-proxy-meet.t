@@ -72,26 +72,26 @@ my $dripping = $p->come('x');
 isnt((read_to_end($_, 6))[1], 'timeout', 'a silent one is closed after accept_timeout') for $silent, $dripping;
 $p->{d}->wait_log(qr/refused .*reason=$_/) // fail("no line refused reason=$_") for qw(silent short_token unknown_token);
 
-# Bytes that lie in the proxy's end of a connection.
-sub unread {
-	my ($s) = @_;
-	my $ends = sprintf ':%04X [0-9A-F]{8}:%04X', $p->{port}, $s->sockport;
-	return read_file('/proc/net/tcp') =~ /$ends \w+ [0-9A-F]{8}:([0-9A-F]{8})/ ? hex $1 : undef;
-}
-
 # Cut after each of its bytes: the first piece is there when a worker accepts, and has been read when the rest is sent.
+my $q = proxy(workers => 2, token_timeout => 20);
+# Are so many bytes in the proxy's end of each connection?
+sub lie_there {
+	my ($n, @s) = @_;
+	my $ends = join ' or ', map { 'dport = :' . $_->sockport } @s;
+	my @unread = (run_program([ 'ss', '-tnH', "sport = :$q->{port} and ( $ends )" ]))[1] =~ /^ESTAB +(\d+) /mg;
+	return @unread == @s && !grep { $_ != $n } @unread;
+}
 for my $n (1 .. 31) {
-	my ($token, $session) = $p->broker;
-	kill 'STOP', $p->worker_pids;
-	my @s = map { $p->come(substr $token, 0, $n) } 1, 2;
-	wait_until { !grep { (unread($_) // -1) != $n } @s } or die 'no piece arrived';
-	kill 'CONT', $p->worker_pids;
-	wait_until { !grep { (unread($_) // -1) != 0 } @s } or fail("a first piece of $n is read");
+	my ($token, $session) = $q->broker;
+	kill 'STOP', $q->worker_pids;
+	my @s = map { $q->come(substr $token, 0, $n) } 1, 2;
+	wait_until { lie_there($n, @s) } or die 'no piece arrived';
+	kill 'CONT', $q->worker_pids;
+	wait_until { lie_there(0, @s) } or fail("a first piece of $n is read");
 	send_all($s[$_], substr($token, $n) . "glued $_") for 0, 1;
-	$p->wait_pair($session);
-	is(read_exactly($s[1], 7) . read_exactly($s[0], 7), 'glued 0glued 1', "token in pieces of $n and " . (32 - $n) . ', payload glued to it');
+	my ($one, $two) = (read_exactly($s[1], 7), read_exactly($s[0], 7));
+	is("$one $two", 'glued 0 glued 1', "token in pieces of $n and " . (32 - $n) . ', payload glued to it');
 	close $_ for @s;
-	$p->wait_ended($session);
 }
 
 # In pieces, with payload glued to the last one
