@@ -98,6 +98,24 @@ fd_is_tcp(int fd)
 	       info.tcpi_bytes_received > 0;
 }
 
+void
+fd_notice_vanished(int fd)
+{
+	static const struct {
+		int level, name, value;
+	} opt[] = {
+		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, 15 },
+		{ IPPROTO_TCP, TCP_KEEPINTVL, 5 },
+		{ IPPROTO_TCP, TCP_KEEPCNT, 3 },
+		{ IPPROTO_TCP, TCP_USER_TIMEOUT, 30000 },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(opt); i++)
+		(void)!setsockopt(fd, opt[i].level, opt[i].name, &opt[i].value, sizeof(opt[i].value));
+}
+
 int
 fd_send(int sock, const void *data, size_t len, int pass_fd)
 {

@@ -126,9 +126,3 @@ linger_wait(struct event_base *base, int64_t ms)
 			linger_free(l);
 	}
 }
-
-size_t
-linger_count(void)
-{
-	return n_lingering;
-}

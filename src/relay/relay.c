@@ -170,18 +170,13 @@ set_linger(int fd, bool is_reset)
 	(void)!setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
-/* A peer that vanished is noticed within 30 s, with and without bytes under way.
- * TCP_USER_TIMEOUT cannot tell it from one that answers probes but leaves its
+/* TCP_USER_TIMEOUT cannot tell a peer that vanished from one that answers probes but leaves its
  * window shut: a reader that takes nothing at all for 30 s is reset too
  * (30.5 s on Linux 6.18). One that reads slowly is not. */
 static void
 sock_tune(int fd)
 {
-	set_opt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-	set_opt(fd, IPPROTO_TCP, TCP_KEEPIDLE, 15);
-	set_opt(fd, IPPROTO_TCP, TCP_KEEPINTVL, 5);
-	set_opt(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
-	set_opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30000);
+	fd_notice_vanished(fd);
 	set_opt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	set_opt(fd, SOL_SOCKET, SO_OOBINLINE, 1); /* an urgent byte keeps its place in the stream */
 	set_opt(fd, SOL_SOCKET, SO_RCVLOWAT, 1);  /* it was 32 while the token was awaited */

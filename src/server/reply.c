@@ -95,13 +95,3 @@ reply_flush(struct reply *r)
 		    r, rpc_fail_step(RPC_DRAINING, END_STOPPED, STEP_NONE, NULL, 0, "the server was stopped"), true);
 	reply_fire(r);
 }
-
-void
-reply_cancel(struct reply *r)
-{
-	if (!r->timer)
-		return;
-	event_free(r->timer);
-	rpc_answer_fini(&r->answer);
-	*r = (struct reply){ 0 };
-}

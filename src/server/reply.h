@@ -45,7 +45,4 @@ bool reply_is_open(const struct reply *);
  * calls on_done. Only while shutting down. Nothing after on_done; legal on a done one. */
 void reply_flush(struct reply *);
 
-/* Undoes reply_init() without calling anybody. */
-void reply_cancel(struct reply *);
-
 #endif

@@ -22,6 +22,12 @@ int fd_accept(int listen_fd) ATTR_MUST_USE;
  * received bytes and was reset since counts as connected: its sender did nothing wrong. */
 bool fd_is_tcp(int fd);
 
+/* A peer that vanished without a word is noticed within 30 s, with and without
+ * bytes under way: keepalive after 15 s, every 5 s, three times, and
+ * TCP_USER_TIMEOUT 30 s (faults.md "peer vanishes"). A failure means that the
+ * peer is gone already, which the next event of the socket tells. */
+void fd_notice_vanished(int fd);
+
 /* Sends one SEQPACKET datagram and at most one descriptor (pass_fd -1: none),
  * without waiting. The caller keeps its descriptor. 0 or -errno; EAGAIN,
  * EMFILE and ETOOMANYREFS are back-pressure: keep the message, try later.

@@ -20,7 +20,4 @@ bool linger_copy(struct event_base *, int fd);
  * that still do. To be called before event_base_free(). */
 void linger_wait(struct event_base *, int64_t ms);
 
-/* Sockets that linger now. */
-size_t linger_count(void);
-
 #endif

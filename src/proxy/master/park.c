@@ -15,8 +15,6 @@
 #include "proxy/master/park.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -27,12 +25,6 @@
 #include "hyper/base/fd.h"
 
 #define PARK_BATCH 64
-
-/* faults.md "peer vanishes" */
-#define KEEP_IDLE_S     15
-#define KEEP_INTERVAL_S 5
-#define KEEP_COUNT      3
-#define USER_TIMEOUT_MS 30000
 
 struct park {
 	int epoll_fd;
@@ -117,29 +109,10 @@ park_free(struct park *p)
 	free(p);
 }
 
-static void
-set_keepalive(int fd)
-{
-	static const struct {
-		int level, name, value;
-	} opt[] = {
-		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
-		{ IPPROTO_TCP, TCP_KEEPIDLE, KEEP_IDLE_S },
-		{ IPPROTO_TCP, TCP_KEEPINTVL, KEEP_INTERVAL_S },
-		{ IPPROTO_TCP, TCP_KEEPCNT, KEEP_COUNT },
-		{ IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS },
-	};
-	size_t i;
-
-	/* A failure means that the peer is gone, which the watch will tell. */
-	for (i = 0; i < ARRAY_LEN(opt); i++)
-		(void)setsockopt(fd, opt[i].level, opt[i].name, &opt[i].value, sizeof(int));
-}
-
 int
 park_add(struct park *p, int fd, uint32_t key)
 {
-	set_keepalive(fd);
+	fd_notice_vanished(fd);
 	return watch(p, EPOLL_CTL_ADD, fd, key, EPOLLRDHUP);
 }
 
