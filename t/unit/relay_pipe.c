@@ -169,6 +169,7 @@ main(void)
 	conf.epoll_fd = epoll_fd;
 	conf.pipe_size = env_number("T_PIPE_SIZE", 65536);
 	conf.max_pipes = env_number("T_PIPES", 4);
+	conf.makes_pipes = true;
 	conf.copy_mode = env_number("T_COPY", 0) != 0;
 	r = relay_new(&conf, on_end, NULL);
 	BUG_ON(!r);

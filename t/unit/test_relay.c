@@ -36,7 +36,9 @@ on_end(const struct relay_end *end, void *arg)
 static int
 setup(void **state)
 {
-	struct relay_conf conf = { .pipe_size = 4096, .max_pipes = 4, .copy_mode = *state != NULL };
+	struct relay_conf conf = {
+		.pipe_size = 4096, .max_pipes = 4, .makes_pipes = true, .copy_mode = *state != NULL
+	};
 
 	t.ends = 0;
 	conf.epoll_fd = t.epoll_fd = epoll_create1(EPOLL_CLOEXEC);

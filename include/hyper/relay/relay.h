@@ -2,6 +2,16 @@
  *
  * Needs base only; it is tested without the proxy. It has no loop of its own:
  * it arms its sockets in the caller's epoll set, the caller calls back.
+ *
+ * A pair is a bundle of descriptors: two sockets, and pipes with what they
+ * hold. Who keeps duplicates of all of them and reads the engine's ledger can
+ * let another engine go on when this one's process was killed: no byte is lost,
+ * since payload is never in user memory (except where a seat says BUFFERED).
+ *
+ *      process 1                      the keeper                    process 2
+ *      relay_pair_new()    ledger     duplicates of                 relay_pair_adopt()
+ *      ... killed -------> seats ---> sockets and pipes ----------> goes on
+ *                          pipes
  */
 #ifndef HYPER_RELAY_RELAY_H
 #define HYPER_RELAY_RELAY_H
@@ -16,33 +26,122 @@
 struct relay; /* pool of pipes, limits, mode; one per worker */
 struct relay_pair;
 
+/* --- the ledger ------------------------------------------------------------ */
+
+/* Of relay_seat.flags. Stored before what they speak of becomes visible to the peers, EOF and BROKEN right after. */
+#define RELAY_EOF_AB             (1u << 0) /* the end of the stream from a was passed on to b */
+#define RELAY_EOF_BA             (1u << 1)
+#define RELAY_BROKEN_A           (1u << 2) /* an error was taken from that socket: what looks like an end is none */
+#define RELAY_BROKEN_B           (1u << 3)
+#define RELAY_BUFFERED_AB        (1u << 4) /* payload from a is, or is about to be, in user memory: it dies with the process */
+#define RELAY_BUFFERED_BA        (1u << 5)
+#define RELAY_OVER               (1u << 6) /* ended for the reason RELAY_OVER_REASON(); its sockets may not be shut or reset yet */
+#define RELAY_OVER_REASON(flags) ((enum end_reason)((flags) >> 16))
+
+/* One pair, written by its engine alone with plain atomic stores. */
+struct relay_seat {
+	uint64_t pair;     /* 0: free. Stored last when the seat is taken, first when it is left */
+	uint64_t bytes_ab; /* delivered */
+	uint64_t bytes_ba;
+	uint32_t flags;    /* RELAY_* */
+	uint32_t active_s; /* CLOCK_MONOTONIC, when its last byte was delivered */
+};
+_Static_assert(sizeof(struct relay_seat) == 32, "docs/shm.md");
+
+/* Where an engine writes down what it does, so that somebody can go on after it was killed. Ids are below
+ * 2^63 and never 0. All pointers are borrowed until relay_free(). `turn` NULL: the engine uses private memory. */
+struct relay_ledger {
+	uint64_t *turn;  /* the pair whose turn is in progress; 0 between turns */
+	uint64_t *pipes; /* [n_pipes] 0: empty and in the pool; else pair << 1 | direction (0: a to b) */
+	struct relay_seat *seats;
+	uint32_t n_pipes, n_seats; /* pipe numbers are below n_pipes; no more than n_seats pairs at once */
+};
+
+/* --- an engine ------------------------------------------------------------- */
+
 struct relay_conf {
 	int epoll_fd;     /* borrowed until relay_free() */
 	size_t pipe_size; /* bytes asked for with F_SETPIPE_SZ; falls back when not permitted */
-	size_t max_pipes; /* pool: idle pipes kept */
+	size_t max_pipes; /* pool: idle pipes kept for good; more are closed when nobody used them for some seconds */
 	bool copy_mode;   /* read and write through a buffer instead of splice */
+	bool makes_pipes; /* pipes are made here. False: they come by relay_pipe_give() */
+	struct relay_ledger ledger; /* all zero: private memory */
+
+	/* The pool is empty and n more pipes would be used: the directions that lack one wait. Called once a turn
+	 * from relay_run(), and again only for more. Answer with relay_pipe_give() or relay_pipe_none(), also later. */
+	void (*on_want)(size_t n, void *arg);
+	/* The engine closed this given pipe: its pair ended with bytes in it, or nobody used it for long. */
+	void (*on_pipe_gone)(uint32_t no, void *arg);
 };
 
 /* Exactly one for each pair, after which the pair is gone and both descriptors
  * are closed. bytes_ab: delivered from a to b. Called from relay_on_event()
- * and relay_run(), never from relay_pair_new(). */
+ * and relay_run(), never from relay_pair_new() or relay_pair_adopt(). */
 struct relay_end {
 	uint64_t id;
 	enum end_reason reason; /* CLOSED, RESET, STOPPED, INTERNAL */
 	uint64_t bytes_ab, bytes_ba;
-	int64_t ms;
+	int64_t ms; /* since this engine has it */
 };
 typedef void (*relay_on_end)(const struct relay_end *, void *arg);
 
-/* NULL when out of memory; taken. */
+/* NULL when out of memory; taken. `arg` is for all three callbacks. */
 struct relay *relay_new(const struct relay_conf *, relay_on_end, void *arg);
 
 /* Pairs that still live are closed (END_STOPPED, reported). NULL is fine. */
 void relay_free(struct relay *);
 
-/* Joins two connected, non-blocking sockets; both are given, also on failure.
- * 0 or -errno. */
+/* Who answered on_want is gone: from now on the engine makes its pipes itself. */
+void relay_orphan(struct relay *);
+
+/* --- pairs ----------------------------------------------------------------- */
+
+/* Joins two connected, non-blocking sockets; both are given, also on failure (then reset).
+ * 0, -ENOSPC (no free seat) or -errno. */
 int relay_pair_new(struct relay *, uint64_t id, int a_fd, int b_fd) ATTR_MUST_USE;
+
+/* A pair as one engine leaves it and another one takes it up. */
+struct relay_bundle {
+	uint64_t id;
+	int fd[2];    /* sockets a and b */
+	bool suspect; /* its turn was in progress when its engine died: what the seat says may be one step behind */
+	uint64_t bytes_ab, bytes_ba;
+	uint32_t flags; /* of the seat; neither OVER nor BUFFERED */
+	struct {
+		uint32_t no;
+		int fd; /* -1: no pipe with bytes of this direction */
+	} pipe[2];      /* of direction ab and ba */
+};
+
+/* Goes on with a pair that no other engine works on any more. All descriptors are given, also on failure:
+ * then they are closed without a trace on the wire, as long as somebody else holds duplicates. A pipe that is
+ * empty after all goes to the pool. 0, -EINVAL (OVER, BUFFERED, an id or a pipe that is in use), -ENOSPC (no free seat), -errno. */
+int relay_pair_adopt(struct relay *, const struct relay_bundle *) ATTR_MUST_USE;
+
+/* Gives up a living pair, without on_end: our descriptors are closed without a trace on the wire, which needs
+ * somebody else to hold duplicates; its seat is left, pipes with bytes stay journaled until their number is given
+ * again. *ret is what relay_pair_adopt() wants, with the pipes' numbers (`fd` 0 where there is one, else -1), and
+ * both sockets -1. 0, -ENOENT, or -EBUSY (bytes in user memory: not now). */
+int relay_pair_release(struct relay *, uint64_t id, struct relay_bundle *ret) ATTR_MUST_USE;
+
+/* Ends one pair, or all, with a reason; reported. */
+void relay_close_all(struct relay *, enum end_reason);
+
+/* --- pipes ----------------------------------------------------------------- */
+
+/* One descriptor that is both ends of a new, empty pipe (opened through /proc, O_RDWR), of `size` bytes or what the
+ * kernel permits: taken, or -errno. */
+int relay_pipe_open(size_t size) ATTR_MUST_USE;
+
+/* An empty pipe as relay_pipe_open() makes them, number `no`; given. Who waits for one goes on.
+ * 0, or -EINVAL (a number that does not exist or is here already; the descriptor is closed). */
+int relay_pipe_give(struct relay *, uint32_t no, int fd) ATTR_MUST_USE;
+
+/* There are no more pipes now: who waits goes on with a buffer (BUFFERED, counted), and so does for a second
+ * who finds the pool empty. */
+void relay_pipe_none(struct relay *);
+
+/* --- the loop -------------------------------------------------------------- */
 
 /* Every epoll_event.data.ptr that the relay armed starts with this tag, so
  * that the caller's loop can tell its own items from ours. */
@@ -58,12 +157,11 @@ void relay_on_event(struct relay *, struct relay_item *, uint32_t events);
  * loop, before waiting. True: call again without waiting. */
 bool relay_run(struct relay *);
 
-/* Ends one pair, or all, with a reason; reported. */
-void relay_close_all(struct relay *, enum end_reason);
-
 struct relay_counts {
 	size_t pairs;
 	size_t pipes_used, pipes_idle; /* a pair without bytes in flight holds none */
+	size_t waiting;                /* directions that wait for a pipe */
+	uint64_t buffered;             /* times that a buffer stood in for a pipe, since the start */
 	uint64_t bytes;                /* delivered since the start */
 };
 struct relay_counts relay_counts(const struct relay *);

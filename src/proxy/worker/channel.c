@@ -161,6 +161,7 @@ on_settings(struct worker *w, const struct chan_msg *m, int *fd)
 		.pipe_size = m->settings.pipe_size,
 		.max_pipes = WORKER_IDLE_PIPES,
 		.copy_mode = m->settings.copy_mode,
+		.makes_pipes = true,
 	};
 	const uint64_t limits[RATES_WINDOWS] = {
 		[RATES_SECOND] = m->settings.per_second,
