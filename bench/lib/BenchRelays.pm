@@ -108,7 +108,7 @@ sub strelay {
 	return { name => $name, mode => 'preamble', daemon => $d, port => $port, dir => $dir, args => [ 'mode=preamble', "dial=$port" ] };
 }
 
-# Our proxy: options tls (both control plane sides), more (settings of `public`), log_level.
+# Our proxy: options tls (both control plane sides), more (settings of `public`), log_level, under (words before the command), env.
 sub ours {
 	my ($name, %opt) = @_;
 	my ($hyper, $port, $rpc) = (free_port(), free_port(), free_port());
@@ -126,7 +126,7 @@ sub ours {
 	jsonrpc_server = { bind_address = "127.0.0.1:$rpc"; $tls[0] };
 	jsonrpc_client = { endpoint = "$scheme://localhost:$hyper/jsonrpc"; $tls[1] };
 	) . ($opt{more} // '') . "};\n");
-	my $d = start('relay-' . ++$n, [ program('proxy'), 'run', 'public' ], env => { PROXY_SETTINGS => $dir }, ready => 0);
+	my $d = start('relay-' . ++$n, [ @{ $opt{under} // [] }, program('proxy'), 'run', 'public' ], env => { PROXY_SETTINGS => $dir, %{ $opt{env} // {} } }, ready => 0);
 	listens($_) or die "the proxy does not listen:\n" . $d->log_tail for $port, $rpc;
 	# The workers' start: a log level above `info` tells nothing of it.
 	wait_until { children_of($d->pid) >= 1 } 10;
@@ -135,6 +135,16 @@ sub ours {
 }
 
 my $forced = "\toption splice-request\n\toption splice-response";
+
+# The master alone under callgrind. bench/exec_self.c says what the preloaded lines are for.
+sub callgrind {
+	my $so = tmp() . '/exec_self.so';
+	my ($code, undef, $err) = run_program([ qw(cc -O2 -shared -fPIC -o), $so, source() . '/bench/exec_self.c' ]);
+	die "cc: $err" if $code;
+	return (under => [ qw(valgrind -q --tool=callgrind), '--callgrind-out-file=' . tmp() . '/callgrind.%p' ],
+		env => { LD_PRELOAD => $so, BENCH_EXE => program('proxy') });
+}
+
 my %make = (
 	'hyper' => sub { ours(@_) },
 	'hyper, 1 worker' => sub { ours(@_, more => 'workers = 1;') },
@@ -142,6 +152,8 @@ my %make = (
 	'hyper, max_pairs 9500' => sub { ours(@_, more => 'max_pairs = 9500;') },
 	'hyper, mTLS' => sub { ours(@_, tls => 1) },
 	'hyper, log warn' => sub { ours(@_, log_level => 'warn') },
+	'hyper, callgrind' => sub { ours(@_, callgrind()) },
+	'hyper, callgrind, mTLS' => sub { ours(@_, tls => 1, callgrind()) },
 	'HAProxy copy 1t' => sub { haproxy(@_, 1, '') },
 	'HAProxy copy 2t' => sub { haproxy(@_, 2, '') },
 	'HAProxy splice-auto 2t' => sub { haproxy(@_, 2, "\toption splice-auto") },
