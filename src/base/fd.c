@@ -56,14 +56,23 @@ fd_set_cloexec(int fd, bool on)
 }
 
 int
-fd_accept(int listen_fd)
+fd_accept_from(int listen_fd, struct sockaddr_storage *ret_peer)
 {
+	socklen_t len;
 	int fd;
 
-	do
-		fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	while (fd < 0 && errno == EINTR);
+	do {
+		len = sizeof(*ret_peer);
+		fd = accept4(
+		    listen_fd, (struct sockaddr *)ret_peer, ret_peer ? &len : NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	} while (fd < 0 && errno == EINTR);
 	return fd < 0 ? -errno : fd;
+}
+
+int
+fd_accept(int listen_fd)
+{
+	return fd_accept_from(listen_fd, NULL);
 }
 
 static int

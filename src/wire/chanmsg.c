@@ -1,6 +1,6 @@
 /* chanmsg.c - packs and unpacks the messages between proxy master and worker
  *
- *      datagram = fixarray of n <= 15 scalars
+ *      datagram = array of n <= CHAN_SCALARS_MAX scalars: fixarray, or array16 where n > 15
  *                 [0] CHAN_VERSION   [1] type   [2] generation   [3..] the type's fields
  *
  * Each type's fields, in their order, are the rows of CHAN_FIELDS and nowhere else; docs/ipc.md repeats them.
@@ -43,6 +43,9 @@ enum field_kind { UINT64, UINT32, UINT8, ENUM, BOOL, HASH, WORD };
 	X(SETTINGS, settings.per_hour, UINT64, UINT64_MAX)            \
 	X(SETTINGS, settings.copy_mode, BOOL, 1)                      \
 	X(SETTINGS, settings.log_level, UINT8, LOG_LVL_DEBUG)         \
+	X(SETTINGS, settings.max_per_source, UINT64, UINT64_MAX)      \
+	X(SETTINGS, settings.max_bad_tokens, UINT64, UINT64_MAX)      \
+	X(SETTINGS, settings.barred_ms, UINT64, UINT64_MAX)           \
 	X(ARRIVED, conn, UINT64, UINT64_MAX)                          \
 	X(ARRIVED, hash, HASH, 0)                                     \
 	X(PARKED, conn, UINT64, UINT64_MAX)                           \
@@ -243,15 +246,30 @@ scalar_len(const uint8_t *p, size_t left)
 	return 0;
 }
 
-/* Is it a flat array of at most 15 scalars, to the last byte? (invariant 1) */
+/* Elements of the array that begins here, and where its first one is. 0: none, too many, or few in the long form. */
+static size_t
+array_len(const uint8_t *buf, size_t len, size_t *ret_first)
+{
+	bool is_long = len >= 3 && buf[0] == 0xdc; /* array16 */
+	size_t n = 0;
+
+	if (is_long)
+		n = (size_t)buf[1] << 8 | buf[2];
+	else if (len >= 1 && (buf[0] & 0xf0) == 0x90)
+		n = buf[0] & 0x0f;
+	*ret_first = is_long ? 3 : 1;
+	return n > CHAN_SCALARS_MAX || (is_long && n < 16) ? 0 : n;
+}
+
+/* Is it a flat array of scalars, not too many, to the last byte? (invariant 1) */
 static bool
 bytes_are_flat(const uint8_t *buf, size_t len)
 {
-	size_t n, at = 1;
+	size_t at, n = array_len(buf, len, &at);
 
-	if (len < 1 || len > CHAN_MSG_MAX || (buf[0] & 0xf0) != 0x90)
+	if (n == 0 || len > CHAN_MSG_MAX)
 		return false;
-	for (n = buf[0] & 0x0f; n > 0 && at < len; n--) {
+	for (; n > 0 && at < len; n--) {
 		size_t step = scalar_len(buf + at, len - at);
 
 		if (step == 0 || step > len - at)

@@ -14,6 +14,7 @@
 
 #define B(...) (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ })
 #define ONES32 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
+#define ONES24 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
 #define ONES(x)   \
 	{         \
 		x \
@@ -27,8 +28,12 @@ static const struct {
 	bool fd;
 } messages[] = {
 	{ { .type = CHAN_READY, .gen = 7, .pid = 4711 }, B(0x94, 1, 1, 7, 0xcd, 0x12, 0x67), false },
-	{ { .type = CHAN_SETTINGS, .gen = 7, .settings = { 10000, 100, 65536, 0, 5, 1000, 0, true, LOG_LVL_DEBUG } },
-	    B(0x9c, 1, 2, 7, 0xcd, 0x27, 0x10, 100, 0xce, 0, 1, 0, 0, 0, 5, 0xcd, 0x03, 0xe8, 0, 0xc3, 4), false },
+	{ { .type = CHAN_SETTINGS,
+	      .gen = 7,
+	      .settings = { 10000, 100, 65536, 0, 5, 1000, 0, true, LOG_LVL_DEBUG, 256, 300, 9 } },
+	    B(0x9f, 1, 2, 7, 0xcd, 0x27, 0x10, 100, 0xce, 0, 1, 0, 0, 0, 5, 0xcd, 0x03, 0xe8, 0, 0xc3, 4, 0xcd, 1, 0,
+		0xcd, 1, 44, 9),
+	    false },
 	{ { .type = CHAN_ARRIVED, .gen = 7, .conn = 1, .hash = ONES(ONES32) }, B(0x95, 1, 3, 7, 1, 0xc4, 32, ONES32),
 	    true },
 	{ { .type = CHAN_PARKED, .gen = 7, .conn = 200 }, B(0x94, 1, 4, 7, 0xcc, 200), false },
@@ -83,6 +88,9 @@ assert_same(const struct chan_msg *a, const struct chan_msg *b)
 	assert_true(a->settings.per_hour == b->settings.per_hour);
 	assert_int_equal(a->settings.copy_mode, b->settings.copy_mode);
 	assert_int_equal(a->settings.log_level, b->settings.log_level);
+	assert_true(a->settings.max_per_source == b->settings.max_per_source);
+	assert_true(a->settings.max_bad_tokens == b->settings.max_bad_tokens);
+	assert_true(a->settings.barred_ms == b->settings.barred_ms);
 }
 
 static void
@@ -134,7 +142,7 @@ test_largest(void **state)
 			.ms = UINT64_MAX,
 			.pid = UINT32_MAX,
 			.settings = { UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX,
-			    UINT64_MAX, true, LOG_LVL_DEBUG } };
+			    UINT64_MAX, true, LOG_LVL_DEBUG, UINT64_MAX, UINT64_MAX, UINT64_MAX } };
 		uint8_t buf[CHAN_MSG_MAX];
 		struct chan_msg got;
 		int n = chan_pack(&msg, buf);
@@ -180,6 +188,10 @@ static const struct {
 	{ "a map", B(0x83, 1, 4, 7, 1, 1, 1) },
 	{ "array32 of 2^32 - 1 elements", B(0xdd, 0xff, 0xff, 0xff, 0xff) },
 	{ "array16", B(0xdc, 0, 4, 1, 4, 7, 1) },
+	{ "array16 of 2^16 - 1 elements", B(0xdc, 0xff, 0xff, 1, 4, 7, 1) },
+	{ "array16 of one more than fit", B(0xdc, 0, 28, 1, 4, 7, ONES24, 1) },
+	{ "array16 of 27, too many for any", B(0xdc, 0, 27, 1, 4, 7, ONES24) },
+	{ "array16, cut", B(0xdc, 0) },
 	{ "array32 inside", B(0x94, 1, 4, 7, 0xdd, 0xff, 0xff, 0xff, 0xff) },
 	{ "an array inside", B(0x94, 1, 4, 7, 0x91, 1) },
 	{ "an empty array inside", B(0x94, 1, 4, 7, 0x90) },

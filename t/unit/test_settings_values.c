@@ -78,6 +78,9 @@ test_proxy_defaults(void **state)
 	assert_int_equal(p->workers, CPU_COUNT(&cpus)); /* those that we may run on */
 	assert_int_equal(p->table_slots, 65536);
 	assert_int_equal(p->max_unauthenticated, 1024);
+	assert_int_equal(p->max_unauthenticated_per_source, 256);
+	assert_int_equal(p->max_bad_tokens_per_source, 1000);
+	assert_int_equal(p->barred_source_time_ms, 10000);
 	assert_int_equal(p->max_pairs, 4096);
 	assert_int_equal(p->max_tokens_per_operator, 1024);
 	assert_int_equal(p->max_outstanding_per_operator, 256);

@@ -275,6 +275,93 @@ addresses_are_limited(void **state)
 	stop();
 }
 
+/* A new connection that comes with its token, in place of `old`. */
+static int
+dial_with(int old, const struct token *t)
+{
+	close(old);
+	old = dial();
+	put(old, t->bytes, TOKEN_LEN);
+	return old;
+}
+
+/* Who is silent too often from one address loses his own oldest; another address keeps what it has. */
+static void
+silent_ones_of_an_address(void **state)
+{
+	int client[5], other;
+	struct token t;
+
+	(void)state;
+	spawn(-1, 0);
+	expect(CHAN_READY, NULL);
+	m.settings.max_per_source = 3;
+	send_settings();
+	other = dial_from(9);
+	UNTIL(STAT(unauthenticated) == 1);
+	for (uint64_t i = 0; i < 5; i++) {
+		client[i] = dial();
+		UNTIL(STAT(accepted) == i + 2);
+	}
+	assert_string_equal(get(client[0], WAIT_MS), "eof");
+	assert_string_equal(get(client[1], WAIT_MS), "eof");
+	for (int i = 2; i < 5; i++)
+		assert_string_equal(get(client[i], 20), "timeout");
+	assert_string_equal(get(other, 20), "timeout");
+	assert_int_equal(STAT(unauthenticated), 4);
+	assert_int_equal(STAT(refused[END_CROWDED]), 2);
+	/* With a token there is always room, and it costs nobody his place. */
+	t = issue(INT64_MAX, NULL);
+	client[0] = dial_with(client[0], &t);
+	expect_arrived(&t, NULL);
+	assert_string_equal(get(client[2], 20), "timeout");
+	for (int i = 0; i < 5; i++)
+		close(client[i]);
+	close(other);
+	UNTIL(STAT(unauthenticated) == 0);
+	stop();
+}
+
+/* Too many bad tokens, and the address is closed at once for a while; others are served, and it is, too, afterwards. */
+static void
+bad_tokens_of_an_address(void **state)
+{
+	uint8_t wrong[TOKEN_LEN] = { 1 };
+	struct chan_msg msg;
+	struct token t;
+	int fd, came;
+
+	(void)state;
+	spawn(-1, 0);
+	expect(CHAN_READY, NULL);
+	m.settings.max_bad_tokens = 4;
+	m.settings.barred_ms = 1500;
+	send_settings();
+	for (uint64_t i = 0; i < 5; i++) {
+		fd = dial();
+		put(fd, wrong, sizeof(wrong));
+		assert_string_equal(get(fd, WAIT_MS), "eof");
+		close(fd);
+	}
+	assert_int_equal(STAT(refused[END_UNKNOWN_TOKEN]), 5);
+	t = issue(INT64_MAX, NULL);
+	fd = dial_with(-1, &t);
+	assert_string_not_equal(get(fd, WAIT_MS), "timeout"); /* a good one as well: nobody looks at it */
+	UNTIL(STAT(refused[END_BARRED]) == 1);
+	close(fd);
+	fd = dial_from(9);
+	put(fd, t.bytes, TOKEN_LEN);
+	send_msg((struct chan_msg){ .type = CHAN_PARKED, .conn = expect_arrived(&t, NULL).conn }, -1);
+	close(fd);
+	fd = -1;
+	t = issue(INT64_MAX, NULL);
+	UNTIL((fd = dial_with(fd, &t)) >= 0 && try_recv(&msg, &came, 100) == 1);
+	assert_int_equal(msg.type, CHAN_ARRIVED);
+	close(came);
+	close(fd);
+	stop();
+}
+
 /* At max_pairs it accepts nothing, so that other workers can. */
 static void
 pairs_are_capped(void **state)
@@ -497,6 +584,8 @@ main(int argc, char **argv)
 		T(silent_and_dripping),
 		T(cap_drops_the_oldest),
 		T(addresses_are_limited),
+		T(silent_ones_of_an_address),
+		T(bad_tokens_of_an_address),
 		T(pairs_are_capped),
 		T(killed_worker_leaves_parked_socket),
 		T(killed_worker_resets_pairs),

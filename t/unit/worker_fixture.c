@@ -232,16 +232,24 @@ teardown(void **state)
 /* --- what peers do ----------------------------------------------------------- */
 
 int
-dial(void)
+dial_from(uint32_t source)
 {
 	struct sockaddr_in sin = {
 		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = m.port
 	};
+	struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000000 + source) };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
 
+	assert_int_equal(bind(fd, (struct sockaddr *)&from, sizeof(from)), 0);
 	assert_int_equal(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	return fd;
+}
+
+int
+dial(void)
+{
+	return dial_from(1);
 }
 
 void

@@ -61,6 +61,7 @@ long cpu_ms(void);
 
 /* Peers. get(): "eof", "reset", "timeout", "error" or what came. */
 int dial(void);
+int dial_from(uint32_t source); /* 127.0.0.`source` */
 void put(int fd, const void *data, size_t len);
 const char *get(int fd, int ms);
 struct token issue(int64_t deadline_ns, uint32_t *ret_slot);

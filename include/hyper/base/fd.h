@@ -17,6 +17,9 @@ int fd_set_cloexec(int fd, bool on) ATTR_MUST_USE;
 
 /* accept4() with SOCK_NONBLOCK | SOCK_CLOEXEC: the new descriptor (taken) or -errno. EINTR is retried. */
 int fd_accept(int listen_fd) ATTR_MUST_USE;
+/* The same, and who is at its other end. */
+struct sockaddr_storage;
+int fd_accept_from(int listen_fd, struct sockaddr_storage *ret_peer) ATTR_MUST_USE;
 
 /* Is it a connected TCP socket over IPv4 or IPv6? What a sibling sends is checked with this. One that has
  * received bytes and was reset since counts as connected: its sender did nothing wrong. */

@@ -30,7 +30,9 @@
 	X(WORKER_LOST, "worker_lost", "the worker that held the connection died")                   \
 	X(STOPPED, "stopped", "the program was stopped")                                            \
 	X(INTERNAL, "internal", "a resource failed on our side; the log says which")                \
-	X(RATE, "rate", "too many connections from one address: tcp_rate_limits of the proxy")
+	X(RATE, "rate", "too many connections from one address: tcp_rate_limits of the proxy")      \
+	X(CROWDED, "crowded", "too many connections from one address have sent no token yet")       \
+	X(BARRED, "barred", "too many bad tokens came from this address lately")
 
 enum end_reason {
 #define X(n, word, help) END_##n,

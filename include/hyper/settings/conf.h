@@ -148,7 +148,11 @@ struct conf_proxy_public {
 	unsigned workers;           /* default one per CPU */
 	size_t table_slots;         /* capacity of the token table; default 65,536 */
 	size_t max_unauthenticated; /* sockets per worker that have not sent a token; default 1,024 */
-	size_t max_pairs;           /* per worker; default 4,096 */
+	/* Source: an IPv4 address or an IPv6 /64, as each worker sees it. 0: no limit. */
+	size_t max_unauthenticated_per_source; /* default 256 */
+	size_t max_bad_tokens_per_source;      /* a minute; default 1,000 */
+	int64_t barred_source_time_ms;         /* how long who had more is closed at once; default 10 s */
+	size_t max_pairs;                      /* per worker; default 4,096 */
 	/* Operator: the one that asked for the connection. 0: no limit of its own. */
 	size_t max_tokens_per_operator;      /* issued and not used yet; default 1,024 */
 	size_t max_outstanding_per_operator; /* requestConnections not answered yet; default 256 */

@@ -1,8 +1,8 @@
 /* chanmsg.h - the messages between proxy master and worker, to the byte in docs/ipc.md
  *
- * A message is one SEQPACKET datagram: a flat msgpack array of at most 15
- * scalars [version, type, generation, fields ...], checked by its bytes before
- * msgpack-c sees it.
+ * A message is one SEQPACKET datagram: a flat msgpack array of at most
+ * CHAN_SCALARS_MAX scalars [version, type, generation, fields ...], checked by
+ * its bytes before msgpack-c sees it.
  */
 #ifndef HYPER_WIRE_CHANMSG_H
 #define HYPER_WIRE_CHANMSG_H
@@ -14,8 +14,9 @@
 #include "hyper/base/attr.h"
 #include "hyper/base/words.h"
 
-#define CHAN_VERSION 1
-#define CHAN_MSG_MAX 256 /* bytes of one datagram */
+#define CHAN_VERSION     1
+#define CHAN_MSG_MAX     256 /* bytes of one datagram */
+#define CHAN_SCALARS_MAX 27  /* of 9 bytes each, what a datagram holds */
 
 /* X(NAME, number, fd) odd: worker to master, even: master to worker; fd: a
  * descriptor rides along. Compared with docs/ipc.md by tools/check-ipc. */
@@ -57,7 +58,10 @@ struct chan_settings {
 	uint64_t pipe_size;
 	uint64_t per_second, per_minute, per_hour; /* connections of one remote address, in each worker; 0: no limit */
 	bool copy_mode;
-	uint8_t log_level; /* enum log_level */
+	uint8_t log_level;       /* enum log_level */
+	uint64_t max_per_source; /* unauthenticated ones of one remote address; 0: no limit */
+	uint64_t max_bad_tokens; /* of one remote address in a minute, 0: no limit; then closed at once for barred_ms */
+	uint64_t barred_ms;
 };
 
 struct chan_msg {

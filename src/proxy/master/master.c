@@ -326,7 +326,10 @@ start_slots(struct master *m)
 		.per_minute = rate_limit(&c->tcp_rate_limits, 60000),
 		.per_hour = rate_limit(&c->tcp_rate_limits, 3600000),
 		.copy_mode = c->copy_mode,
-		.log_level = (uint8_t)m->log_level };
+		.log_level = (uint8_t)m->log_level,
+		.max_per_source = c->max_unauthenticated_per_source,
+		.max_bad_tokens = c->max_bad_tokens_per_source,
+		.barred_ms = (uint64_t)c->barred_source_time_ms };
 	return slots_new(daemon_base(m->daemon), &pc, &slots_ops, m, &m->slots);
 }
 

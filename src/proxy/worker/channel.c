@@ -174,7 +174,10 @@ on_settings(struct worker *w, const struct chan_msg *m, int *fd)
 	w->settings = m->settings;
 	if (w->settings.accept_timeout_ms > TIMEOUT_MAX_MS)
 		w->settings.accept_timeout_ms = TIMEOUT_MAX_MS;
+	if (w->settings.barred_ms > TIMEOUT_MAX_MS)
+		w->settings.barred_ms = TIMEOUT_MAX_MS;
 	rates_set(&w->rates, limits);
+	conns_on_settings(w);
 	worker_name(w, name);
 	log_open(name, (enum log_level)m->settings.log_level);
 	if (w->state != WRK_STARTING)

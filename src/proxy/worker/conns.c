@@ -15,10 +15,17 @@
  *  5. The token itself is wiped once it is hashed. Logs name the session.
  *  6. Who is GONE is freed at the start of the next turn: events of the same
  *     batch may still name it.
+ *  7. Who sends nothing, or nothing good, is dropped for those who do: above
+ *     max_unauthenticated the oldest, of one address above
+ *     max_unauthenticated_per_source that address's oldest, and when there are
+ *     no descriptors some of the oldest. Who comes with the token, as most do, is
+ *     in no list that this looks at and costs nobody his place.
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -32,6 +39,7 @@
 
 #define RETRY_MS        2   /* until the next look-up, when the writer was inside */
 #define ACCEPT_PAUSE_MS 100 /* when there are no descriptors */
+#define SHED_PART       8   /* one in so many of those without a token is closed then */
 
 #define BIT(s) (1u << (s))
 
@@ -70,6 +78,8 @@ struct conn {
 	struct token token;
 	uint8_t hash[32];
 	char session[SESSION_ID_MAX]; /* "" before the token is complete */
+	struct source_mark mark;      /* while it waits for its token and did not come with it */
+	struct sockaddr_storage peer;
 	struct out arrived;
 };
 
@@ -95,6 +105,7 @@ conn_enter(struct worker *w, struct conn *c, enum conn_state to, const char *why
 	log_debug("conn", "conn=%llu %s>%s session=%s why=%s", (unsigned long long)c->id, conn_tab[c->state].name,
 	    conn_tab[to].name, c->session, why);
 	if (from_list != to_list) {
+		sources_leave(&w->sources, &c->mark);
 		TAILQ_REMOVE(from_list, c, link);
 		TAILQ_INSERT_TAIL(to_list, c, link);
 		--*count_of(w, c->state);
@@ -122,19 +133,37 @@ conn_close(struct worker *w, struct conn *c, const char *why)
 	conn_enter(w, c, CONN_GONE, why);
 }
 
-/* The peer's address without its port, "?" when it has gone. */
+/* The peer's address without its port. */
 static void
-peer_text(int fd, char ret[INET6_ADDRSTRLEN])
+peer_text(const struct sockaddr_storage *ss, char ret[INET6_ADDRSTRLEN])
 {
-	struct sockaddr_storage ss;
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&ss;
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&ss;
-	socklen_t len = sizeof(ss);
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)ss;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)ss;
 
-	memcpy(ret, "?", 2);
-	if (getpeername(fd, (struct sockaddr *)&ss, &len) == 0)
-		inet_ntop(ss.ss_family, ss.ss_family == AF_INET6 ? (const void *)&v6->sin6_addr : &v4->sin_addr, ret,
-		    INET6_ADDRSTRLEN);
+	if (!inet_ntop(ss->ss_family, ss->ss_family == AF_INET6 ? (const void *)&v6->sin6_addr : &v4->sin_addr, ret,
+		INET6_ADDRSTRLEN))
+		memcpy(ret, "?", 2);
+}
+
+/* Did the peer itself do something wrong? Who was dropped for want of room, or waited for us, did not. */
+static bool
+is_bad(enum end_reason reason)
+{
+	return reason == END_UNKNOWN_TOKEN || reason == END_SHORT_TOKEN || reason == END_SILENT;
+}
+
+static void
+conn_blame(struct worker *w, const struct conn *c)
+{
+	static struct log_limit limit;
+	char peer[INET6_ADDRSTRLEN];
+
+	if (!sources_blame(&w->sources, (const struct sockaddr *)&c->peer, w->now_ms))
+		return;
+	peer_text(&c->peer, peer);
+	log_limited(&limit, LOG_LVL_WARN, "barred",
+	    "peer=%s max=%llu barred_ms=%llu why=\"over public.max_bad_tokens_per_source\"", peer,
+	    (unsigned long long)w->settings.max_bad_tokens, (unsigned long long)w->settings.barred_ms);
 }
 
 /* Closes it for a reason that somebody may ask about: counted, and logged not too often. */
@@ -144,10 +173,12 @@ conn_refuse(struct worker *w, struct conn *c, enum end_reason reason)
 	static struct log_limit limits[END_REASON_MAX];
 	char peer[INET6_ADDRSTRLEN];
 
-	peer_text(c->fd, peer);
 	w->refused[reason]++;
+	peer_text(&c->peer, peer);
 	log_limited(&limits[reason], LOG_LVL_INFO, "refused", "conn=%llu reason=%s peer=%s session=%s",
 	    (unsigned long long)c->id, end_reason_word(reason), peer, *c->session ? c->session : "-");
+	if (is_bad(reason))
+		conn_blame(w, c);
 	conn_close(w, c, end_reason_word(reason));
 }
 
@@ -233,8 +264,25 @@ conn_on_event(struct worker *w, struct item *item)
 
 /* --- accept ---------------------------------------------------------------- */
 
+/* The token did not come with it: it waits, in the place of the oldest when there are too many. */
 static void
-conn_new(struct worker *w, int fd)
+conn_wait(struct worker *w, struct conn *c)
+{
+	struct source_mark *oldest = sources_join(&w->sources, (const struct sockaddr *)&c->peer, &c->mark);
+
+	if (worker_watch(w, c->fd, EPOLLIN, &c->item) < 0) {
+		conn_refuse(w, c, END_INTERNAL);
+		return;
+	}
+	c->watched = true;
+	if (oldest)
+		conn_refuse(w, (struct conn *)((char *)oldest - offsetof(struct conn, mark)), END_CROWDED);
+	if (w->n_fresh > w->settings.max_unauthenticated)
+		conn_refuse(w, TAILQ_FIRST(&w->fresh), END_BUSY);
+}
+
+static void
+conn_new(struct worker *w, int fd, const struct sockaddr_storage *peer)
 {
 	struct conn *c = calloc(1, sizeof(*c));
 
@@ -246,38 +294,32 @@ conn_new(struct worker *w, int fd)
 	c->item.tag = ITEM_CONN;
 	c->id = w->next_conn++;
 	c->fd = fd;
+	c->peer = *peer;
 	c->since_ms = w->now_ms;
 	TAILQ_INSERT_TAIL(&w->fresh, c, link);
 	w->n_fresh++;
-	if (w->n_fresh > w->settings.max_unauthenticated)
-		conn_refuse(w, TAILQ_FIRST(&w->fresh), END_BUSY);
 	/* Most send their token at once: then epoll never sees the socket. */
+	conn_read(w, c);
 	if (c->state == CONN_TOKEN)
-		conn_read(w, c);
-	if (c->state != CONN_TOKEN)
-		return;
-	if (worker_watch(w, c->fd, EPOLLIN, &c->item) < 0)
-		conn_refuse(w, c, END_INTERNAL);
-	else
-		c->watched = true;
+		conn_wait(w, c);
 }
 
-/* False: its address has made too many, and it is closed. */
+/* False: its address has made too many, or too many bad ones, and it is closed. */
 static bool
-rate_is_kept(struct worker *w, int fd)
+peer_is_welcome(struct worker *w, int fd, const struct sockaddr_storage *peer)
 {
-	static struct log_limit limit;
-	struct sockaddr_storage ss;
-	socklen_t len = sizeof(ss);
-	char peer[INET6_ADDRSTRLEN];
+	static struct log_limit limits[2];
+	const struct sockaddr *sa = (const struct sockaddr *)peer;
+	bool is_barred = sources_is_barred(&w->sources, sa, w->now_ms);
+	enum end_reason reason = is_barred ? END_BARRED : END_RATE;
+	char text[INET6_ADDRSTRLEN];
 
-	if (!rates_has_limit(&w->rates) || getpeername(fd, (struct sockaddr *)&ss, &len) < 0 ||
-	    rates_permit(&w->rates, (struct sockaddr *)&ss, clock_wall_utc_ns() / 1000000))
+	if (!is_barred && (!rates_has_limit(&w->rates) || rates_permit(&w->rates, sa, clock_wall_utc_ns() / 1000000)))
 		return true;
-	peer_text(fd, peer);
-	w->refused[END_RATE]++;
-	log_limited(&limit, LOG_LVL_INFO, "refused", "reason=%s peer=%s why=\"over public.tcp_rate_limits\"",
-	    end_reason_word(END_RATE), peer);
+	peer_text(peer, text);
+	w->refused[reason]++;
+	log_limited(&limits[is_barred], LOG_LVL_INFO, "refused", "reason=%s peer=%s why=\"over public.%s\"",
+	    end_reason_word(reason), text, is_barred ? "max_bad_tokens_per_source" : "tcp_rate_limits");
 	fd_close(&fd);
 	return false;
 }
@@ -288,14 +330,27 @@ is_scarce(int fd)
 	return fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -ENOBUFS;
 }
 
+/* There are no descriptors: some of the oldest of those that have sent no token give theirs back, for who comes after
+ * the pause. */
+static void
+conns_shed(struct worker *w)
+{
+	size_t n = w->n_fresh / SHED_PART + 1;
+	struct conn *c;
+
+	for (; n > 0 && (c = TAILQ_FIRST(&w->fresh)); n--)
+		conn_refuse(w, c, END_BUSY);
+}
+
 void
 conns_accept(struct worker *w, struct listener *l)
 {
 	static struct log_limit limit;
+	struct sockaddr_storage peer;
 	int fd, failed = 0;
 
 	for (int i = 0; i < WORKER_TURN && !channel_is_blocked(w); i++) {
-		fd = fd_accept(l->fd);
+		fd = fd_accept_from(l->fd, &peer);
 		if (fd == -EAGAIN)
 			return;
 		/* Any other failure is that of one connection, which died in the queue (accept(2), "Error
@@ -304,13 +359,15 @@ conns_accept(struct worker *w, struct listener *l)
 			log_limited(
 			    &limit, LOG_LVL_WARN, "accept", "err=\"%s\" pause_ms=%d", strerror(-fd), ACCEPT_PAUSE_MS);
 			w->accept_after_ms = w->now_ms + ACCEPT_PAUSE_MS;
+			if (is_scarce(fd))
+				conns_shed(w);
 			return;
 		}
 		if (fd < 0)
 			continue;
 		w->accepted++;
-		if (rate_is_kept(w, fd))
-			conn_new(w, fd);
+		if (peer_is_welcome(w, fd, &peer))
+			conn_new(w, fd, &peer);
 	}
 }
 
@@ -430,9 +487,45 @@ conns_drop_all(struct worker *w, enum end_reason reason)
 }
 
 void
+conns_init(struct worker *w)
+{
+	TAILQ_INIT(&w->fresh);
+	TAILQ_INIT(&w->waiting);
+	TAILQ_INIT(&w->gone);
+	sources_init(&w->sources);
+}
+
+void
+conns_on_settings(struct worker *w)
+{
+	const struct sources_conf conf = { .max_waiting = w->settings.max_per_source,
+		.max_bad = w->settings.max_bad_tokens,
+		.barred_ms = (int64_t)w->settings.barred_ms };
+
+	sources_set(&w->sources, &conf);
+}
+
+/* One line with all that was refused since the start, by reason. */
+static void
+log_totals(const struct worker *w)
+{
+	char text[1024] = "";
+	size_t len = 0;
+
+	for (int i = 0; i < END_REASON_MAX && len < sizeof(text); i++)
+		if (w->refused[i])
+			len += (size_t)snprintf(text + len, sizeof(text) - len, " refused_%s=%llu", end_reason_word(i),
+			    (unsigned long long)w->refused[i]);
+	log_info("totals", "accepted=%llu pairs=%llu%s", (unsigned long long)w->accepted,
+	    (unsigned long long)w->pairs_total, text);
+}
+
+void
 conns_fini(struct worker *w)
 {
 	BUG_ON(w->n_fresh != 0 || w->n_waiting != 0);
+	log_totals(w);
 	free_gone(w);
 	rates_fini(&w->rates);
+	sources_fini(&w->sources);
 }

@@ -25,12 +25,6 @@
 
 static const int64_t window_ms[RATES_WINDOWS] = { 1000, 60000, 3600000 };
 
-struct rates_key {
-	uint8_t salt[8];
-	uint8_t net[16]; /* IPv4 mapped, or the /64 of IPv6 */
-};
-_Static_assert(sizeof(struct rates_key) == 24, "hashed as bytes: no padding");
-
 struct rates_addr {
 	struct rates_key key;
 	int64_t window[RATES_WINDOWS]; /* its number since 1970 */
@@ -66,14 +60,14 @@ rates_fini(struct rates *r)
 		addr_drop(r, r->table);
 }
 
-static void
-key_set(const struct rates *r, const struct sockaddr *sa, struct rates_key *ret)
+void
+rates_key_set(const uint8_t salt[8], const struct sockaddr *sa, struct rates_key *ret)
 {
 	const struct sockaddr_in6 *v6 = (const void *)sa;
 	const struct sockaddr_in *v4 = (const void *)sa;
 
 	memset(ret, 0, sizeof(*ret));
-	memcpy(ret->salt, r->salt, sizeof(ret->salt));
+	memcpy(ret->salt, salt, sizeof(ret->salt));
 	if (sa->sa_family == AF_INET) {
 		ret->net[10] = ret->net[11] = 0xff;
 		memcpy(ret->net + 12, &v4->sin_addr, 4);
@@ -117,7 +111,7 @@ rates_permit(struct rates *r, const struct sockaddr *sa, int64_t now_utc_ms)
 
 	if (!rates_has_limit(r))
 		return true;
-	key_set(r, sa, &key);
+	rates_key_set(r->salt, sa, &key);
 	a = addr_touch(r, &key);
 	if (!a)
 		return false;

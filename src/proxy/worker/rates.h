@@ -13,6 +13,15 @@ enum rates_window { RATES_SECOND, RATES_MINUTE, RATES_HOUR, RATES_WINDOWS };
 struct sockaddr;
 struct rates_addr;
 
+/* A remote address as tables know it. */
+struct rates_key {
+	uint8_t salt[8]; /* of the table, so that nobody can choose addresses that share a bucket */
+	uint8_t net[16]; /* IPv4 mapped, or the /64 of IPv6 */
+};
+_Static_assert(sizeof(struct rates_key) == 24, "hashed as bytes: no padding");
+
+void rates_key_set(const uint8_t salt[8], const struct sockaddr *, struct rates_key *ret);
+
 struct rates {                         /* zeroed: no limits */
 	uint64_t limit[RATES_WINDOWS]; /* connections in one window; 0 none */
 	struct rates_addr *table;

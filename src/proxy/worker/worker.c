@@ -413,9 +413,7 @@ proxy_worker_run(unsigned slot, uint32_t gen)
 	prctl(PR_SET_NAME, name);
 	ignore_signals();
 	raise_limits();
-	TAILQ_INIT(&w.fresh);
-	TAILQ_INIT(&w.waiting);
-	TAILQ_INIT(&w.gone);
+	conns_init(&w);
 	TAILQ_INIT(&w.outbox);
 	w.now_ms = clock_now_ms();
 	r = worker_init(&w, &what);

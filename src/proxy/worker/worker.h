@@ -3,6 +3,7 @@
  *      worker.c    start, loop, listeners, stats page
  *      conns.c     from accept to the answer of the master
  *      rates.c     connections per remote address
+ *      sources.c   bad ones, and those without a token, per remote address
  *      pairs.c     joined sockets: names for the log, exactly one ENDED each
  *      channel.c   messages to and from the master
  *
@@ -24,6 +25,7 @@
 #include "hyper/wire/chanmsg.h"
 #include "hyper/wire/token.h"
 #include "proxy/worker/rates.h"
+#include "proxy/worker/sources.h"
 
 #define WORKER_LISTENERS  (WORKER_FD_LISTENER_MAX - WORKER_FD_LISTENER + 1)
 #define WORKER_TURN       16   /* accepts, or messages, in one turn of the loop */
@@ -106,6 +108,7 @@ struct worker {
 	uint64_t next_conn;
 	uint64_t refused[END_REASON_MAX];
 	struct rates rates;
+	struct sources sources;
 
 	/* pairs.c */
 	struct pair *pairs; /* by number */
@@ -131,6 +134,9 @@ void worker_close_listeners(struct worker *);
 void worker_name(const struct worker *, char ret[32]);
 
 /* conns.c */
+void conns_init(struct worker *);
+/* w->settings are new. */
+void conns_on_settings(struct worker *);
 void conns_accept(struct worker *, struct listener *);
 void conn_on_event(struct worker *, struct item *);
 /* Deadlines, look-ups to be tried again, memory of the last turn. */
