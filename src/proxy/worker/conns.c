@@ -516,7 +516,7 @@ log_totals(const struct worker *w)
 		if (w->refused[i])
 			len += (size_t)snprintf(text + len, sizeof(text) - len, " refused_%s=%llu", end_reason_word(i),
 			    (unsigned long long)w->refused[i]);
-	log_info("totals", "accepted=%llu pairs=%llu%s", (unsigned long long)w->accepted,
+	log_info("worker_totals", "accepted=%llu pairs=%llu%s", (unsigned long long)w->accepted,
 	    (unsigned long long)w->pairs_total, text);
 }
 
