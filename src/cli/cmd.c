@@ -9,6 +9,7 @@
  */
 #include "cli/cmd.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -130,11 +131,17 @@ cmd_run(const struct cmd_program *prog, const struct cmd *cmd, int argc, char **
 }
 
 int
-cmd_main(const struct cmd_program *prog, int argc, char **argv)
+cmd_main(const struct cmd_program *program, int argc, char **argv)
 {
+	struct cmd_program named = *program, *prog = &named;
+	const char *family = strchr(program->name, ' ');
 	const struct cmd *best = NULL;
+	char name[64];
 	int best_words = 0;
 
+	/* A package may have renamed the file; the second word is a family of verbs (`hyper sd`). */
+	snprintf(name, sizeof(name), "%s%s", program_invocation_short_name, family ? family : "");
+	named.name = name;
 	if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
 		cmd_print_program(prog, stdout);
 		return EXIT_OK;
@@ -161,8 +168,10 @@ cmd_main(const struct cmd_program *prog, int argc, char **argv)
 }
 
 int
-cmd_settings_failed(const char *program, struct settings_errors *errors)
+cmd_settings_failed(struct settings_errors *errors)
 {
+	const char *program = program_invocation_short_name;
+
 	for (size_t i = 0; i < errors->n; i++)
 		fprintf(stderr, "%s: %s\n", program, errors->v[i]);
 	fprintf(stderr, "%s: %zu fault%s in the settings, nothing was started\n", program, errors->n,

@@ -30,7 +30,7 @@ struct cmd {
 };
 
 struct cmd_program {
-	const char *name;
+	const char *name; /* in the build tree; messages use the file's own */
 	const char *summary;
 	const char *environment; /* name of the settings variable */
 	const struct cmd *cmds;
@@ -44,6 +44,6 @@ int cmd_main(const struct cmd_program *, int argc, char **argv);
 
 /* Prints each error of a settings path on stderr; returns EXIT_SETTINGS. */
 struct settings_errors;
-int cmd_settings_failed(const char *program, struct settings_errors *);
+int cmd_settings_failed(struct settings_errors *);
 
 #endif

@@ -22,7 +22,7 @@ hyper_load(struct conf_hyper **ret)
 	struct settings_errors errors = { 0 };
 
 	if (settings_load_hyper(getenv("HYPER_SETTINGS"), ret, &errors) < 0)
-		return cmd_settings_failed("hyper", &errors);
+		return cmd_settings_failed(&errors);
 	return EXIT_OK;
 }
 

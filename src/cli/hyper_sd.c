@@ -75,7 +75,7 @@ load_settings(struct conf_hyper **ret)
 	struct settings_errors errors = { 0 };
 
 	if (settings_load_hyper(getenv("HYPER_SETTINGS"), ret, &errors) < 0)
-		return cmd_settings_failed("hyper sd", &errors);
+		return cmd_settings_failed(&errors);
 	log_open("hyper-sd", LOG_LVL_WARN);
 	return EXIT_OK;
 }

@@ -20,7 +20,7 @@ proxy_load(struct conf_proxy **ret)
 	struct settings_errors errors = { 0 };
 
 	if (settings_load_proxy(getenv("PROXY_SETTINGS"), ret, &errors) < 0)
-		return cmd_settings_failed("proxy", &errors);
+		return cmd_settings_failed(&errors);
 	return EXIT_OK;
 }
 
@@ -34,7 +34,8 @@ proxy_run_public(const struct cmd_args *args)
 	if (code != EXIT_OK)
 		return code;
 	if (!conf->public) {
-		fprintf(stderr, "proxy: the settings have no group `public`: add one, see proxy(8)\n");
+		fprintf(stderr, "%s: the settings have no group `public`: add one, see %s(8)\n",
+		    program_invocation_short_name, program_invocation_short_name);
 		conf_proxy_free(conf);
 		return EXIT_SETTINGS;
 	}
@@ -74,7 +75,7 @@ proxy_worker(const struct cmd_args *args)
 	unsigned long slot, gen;
 
 	if (proxy_number(args->argv[0], 65535, &slot) < 0 || proxy_number(args->argv[1], UINT32_MAX, &gen) < 0) {
-		fprintf(stderr, "proxy: `worker` is started by the master only\n");
+		fprintf(stderr, "%s: `worker` is started by the master only\n", program_invocation_short_name);
 		return EXIT_USAGE;
 	}
 	return proxy_worker_run((unsigned)slot, (uint32_t)gen);

@@ -18,7 +18,7 @@ sd_load(struct conf_sd **ret)
 	struct settings_errors errors = { 0 };
 
 	if (settings_load_sd(getenv("SD_SETTINGS"), ret, &errors) < 0)
-		return cmd_settings_failed("sd", &errors);
+		return cmd_settings_failed(&errors);
 	return EXIT_OK;
 }
 

@@ -248,9 +248,9 @@ load_folder(const char *path, struct cfg_files *files, struct cfg_errors *errors
 	int n = scandir(path, &v, is_settings_name, by_name), rc = 0;
 	char *file;
 
-	if (n <= 0) {
-		cfg_errors_add(errors, &at, "expected files named *.cfg in this folder, found %s",
-		    n < 0 ? strerror(errno) : "none");
+	/* An empty one is fine beside others, as /etc/hyper/proxy.d is: cfg_tree_load() judges all together. */
+	if (n < 0) {
+		cfg_errors_add(errors, &at, "expected a readable folder, found %s", strerror(errno));
 		errors->is_partial = true;
 	}
 	for (int i = 0; i < n; i++) {
@@ -287,7 +287,7 @@ cfg_tree_load(const char *path, struct cfg_files *files, struct cfg_errors *erro
 	struct cfg_place start = { .file = path };
 	struct cfg_node *root = cfg_node_new(NULL, CFG_GROUP, &start);
 	int rc = root ? 0 : -ENOMEM;
-	size_t len;
+	size_t len, before = errors->n;
 	char *one;
 
 	while (rc == 0 && *path) {
@@ -303,6 +303,10 @@ cfg_tree_load(const char *path, struct cfg_files *files, struct cfg_errors *erro
 	if (rc < 0) {
 		cfg_node_free(root);
 		return rc;
+	}
+	if (files->n == 0 && errors->n == before) {
+		cfg_errors_add(errors, &start, "expected files named *.cfg in this folder, found none");
+		errors->is_partial = true;
 	}
 	/* what is missing at the top is missing from the files as a whole: the first one stands for them */
 	if (files->n > 0)

@@ -262,6 +262,10 @@ test_file_faults(void **state)
 		{ { { 0 } }, "none",
 		    "none: expected a settings file or folder, found none (No such file or directory)\n" },
 		{ { { "d/x.conf", "" } }, "d", "d: expected files named *.cfg in this folder, found none\n" },
+		{ { { "d/x.conf", "" }, { "e/y.conf", "" } }, "d:e",
+		    "d:e: expected files named *.cfg in this folder, found none\n" },
+		{ { { "d/x.conf", "" }, { "s.cfg", OK "x = 1;" } }, "s.cfg:d",
+		    "s.cfg:4: x: expected one of log_level, jsonrpc_server, store, directory, found an unknown key\n" },
 		{ { { "d/x.cfg/y", "" } }, "d", "d/x.cfg: expected a readable file, found a folder\n" },
 		{ { { "s.cfg", OK "x = 1;" } }, "none:s.cfg",
 		    "none: expected a settings file or folder, found none (No such file or directory)\n"
