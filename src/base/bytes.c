@@ -167,12 +167,31 @@ random_hex(size_t nbytes, char *ret)
 	hex_encode(raw, nbytes, ret);
 }
 
+/* How many bytes of ASCII without NUL `p` begins with, in steps of eight: most text is that. */
+static size_t
+ascii_span(const uint8_t *p, size_t len)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101), high = ones << 7;
+	size_t n = 0;
+	uint64_t w;
+
+	for (; len - n >= sizeof(w); n += sizeof(w)) {
+		memcpy(&w, p + n, sizeof(w));
+		/* a byte of 0 borrows from its high bit, one over 0x7f has it */
+		if (((w - ones) | w) & high)
+			break;
+	}
+	return n;
+}
+
 bool
 utf8_is_clean(const void *data, size_t len)
 {
 	const uint8_t *p = data;
-	size_t n;
+	size_t n = ascii_span(p, len);
 
+	p += n;
+	len -= n;
 	while (len > 0) {
 		n = *p ? utf8_span(p, len) : 0;
 		if (n == 0)

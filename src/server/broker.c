@@ -163,7 +163,7 @@ flight_on_delivered(struct rpc_answer *a, bool failed, void *arg)
 		char *text = answer.message;
 
 		answer.message = NULL;
-		rpc_answer_fini(&(struct rpc_answer){ .result = answer.result });
+		rpc_answer_fini(&(struct rpc_answer){ .result = answer.result, .result_text = answer.result_text });
 		answer =
 		    rpc_fail(RPC_CHANNEL, answer.data, "Channel %u encountered an error delivering the message: %s",
 			f->channel, text ? text : "out of memory");
@@ -386,6 +386,7 @@ flight_new(struct broker *b, const struct broker_in *in, deliver_cb cb, void *ar
 	f->req.id = strdup(in->id);
 	f->req.params = json_incref(in->params);
 	f->req.deadline_ms = deadline_ms - margin_ms;
+	f->req.as_text = in->as_text;
 	if (!f->req.client || !f->req.method || !f->req.id ||
 	    reply_init(&f->reply, b->base, deadline_ms, &flight_reply_ops, f, cb, arg) < 0) {
 		request_fini(&f->req);

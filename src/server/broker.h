@@ -41,6 +41,7 @@ struct broker_in {
 	json_t *params;
 	int64_t timeout_ms;
 	bool is_edge;
+	bool as_text; /* the answer is only passed on: its result may come as result_text */
 };
 int broker_call(struct broker *, const struct broker_in *, deliver_cb cb, void *arg) ATTR_MUST_USE;
 

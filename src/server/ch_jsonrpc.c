@@ -50,7 +50,9 @@ server_on_request(struct rpc_call *call, void *arg)
 {
 	struct ch_rpc_server *ch = arg;
 	const struct rpc_request *req = rpc_call_request(call);
-	struct broker_in in = { .client = ch->own_name, .method = req->method, .params = req->params, .is_edge = true };
+	struct broker_in in = {
+		.client = ch->own_name, .method = req->method, .params = req->params, .is_edge = true, .as_text = true
+	};
 	char *id;
 
 	if (asprintf(&id, "%s(%s)", req->method, req->id) < 0) {

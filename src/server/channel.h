@@ -21,6 +21,7 @@ struct request {
 	char *id;            /* "operator.method(inner id)" as it goes over the wire */
 	struct address addr; /* `id`, parsed: the only thing that is authorised and dispatched */
 	json_t *params;      /* an object; `_client` is the directory's word */
+	bool as_text;        /* the answer's result may come as result_text */
 	int64_t deadline_ms; /* monotonic; a little before the caller's own, so that the channel names the step */
 };
 
@@ -44,7 +45,7 @@ struct channel_ops {
  * (protocol.md 3.4) and which is most of a message. NULL when out of memory; taken. */
 json_t *request_params_for_wire(const struct request *);
 
-/* One more reader for the same answer; an allocation that fails leaves the text out. Taken. */
+/* One more reader for the same error; an allocation that fails leaves the text out. Taken. */
 struct rpc_answer answer_copy(const struct rpc_answer *);
 
 /* "reason" of an error's data, or `fallback`. Borrowed. */

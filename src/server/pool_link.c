@@ -173,10 +173,10 @@ pcall_on_message(struct grpc_stream *stream, const uint8_t *data, size_t len, vo
 	struct grpc_response msg;
 
 	(void)stream;
-	if (p->has_message)
+	if (p->has_message || p->is_done)
 		return; /* a unary answer is one message; the first counts */
 	p->has_message = true;
-	if (grpc_response_unpack(data, len, &msg) < 0) {
+	if (grpc_response_unpack(data, len, p->req->as_text, &msg) < 0) {
 		p->answer = rpc_fail_step(
 		    RPC_CHANNEL, END_BAD_REQUEST, STEP_NONE, NULL, 0, "%s sent a malformed response", p->link->name);
 		return;

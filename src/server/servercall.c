@@ -477,7 +477,7 @@ sstream_on_message(struct grpc_stream *stream, const uint8_t *data, size_t len, 
 	(void)stream;
 	if (s->state == SSTREAM_ENDED)
 		return;
-	if (grpc_response_unpack(data, len, &msg) < 0) {
+	if (grpc_response_unpack(data, len, false, &msg) < 0) {
 		sstream_drop(s, s->state == SSTREAM_ANNOUNCING ? GRPC_UNKNOWN : GRPC_INTERNAL,
 		    s->state == SSTREAM_ANNOUNCING ? "invalid client announcement" : "malformed response");
 		return;

@@ -3,7 +3,8 @@
  *      frame = 00, length of the message (4 bytes, big endian), message
  *
  * Always true:
- *  1. protobuf-c unpacks only what pb_scan() has passed.
+ *  1. protobuf-c packs and never unpacks: a stranger's bytes are read by pbscan.c and
+ *     pbread.c, which know their limits before anything is allocated.
  *  2. A Response with an error is an error: code 0 in it is read as RPC_INTERNAL.
  *  3. What we pack is at most GRPC_MAX_MESSAGE, the peer's limit.
  *
@@ -20,8 +21,10 @@
 
 #include "hyper/base/bytes.h"
 #include "wire/hyper.pb-c.h"
+#include "wire/pbread.h"
 #include "wire/pbscan.h"
 #include "wire/pbvalue.h"
+#include "wire/textbuf.h"
 
 void
 grpc_request_fini(struct grpc_request *r)
@@ -128,19 +131,31 @@ grpc_response_pack(const struct grpc_response *r, uint8_t **ret, size_t *ret_len
 	return e;
 }
 
-static int
-request_take(const Request *msg, struct grpc_request *ret)
+/* Taken; a field that is not there is "". NULL when out of memory. */
+static char *
+text_of(const struct pb_part *part)
 {
-	struct grpc_request r = {
-		.method = strdup(msg->method),
-		.id = strdup(msg->id),
-		.client_name = strdup(msg->clientname),
-	};
-	int e = r.method != NULL && r.id != NULL && r.client_name != NULL ? 0 : -ENOMEM;
+	return part->is_set ? strndup((const char *)part->field.body.at, part->field.body.left) : strdup("");
+}
 
-	if (e == 0)
-		e = pb_struct_take(msg->params, false, &r.params);
-	if (e == 0 && r.params == NULL) {
+int
+grpc_request_unpack(const uint8_t *msg, size_t len, struct grpc_request *ret)
+{
+	static const enum pb_kind form[] = { PB_STRING, PB_MESSAGE, PB_STRING, PB_STRING };
+	struct pb_part part[PB_FORM_FIELDS];
+	struct grpc_request r = { 0 };
+	struct pb_tally tally = { 0 };
+	int e;
+
+	if (len > GRPC_MAX_MESSAGE || pb_form_read(form, (struct pb_cursor){ msg, len }, &tally, part) < 0)
+		return -EINVAL;
+	r.method = text_of(&part[0]);
+	r.id = text_of(&part[2]);
+	r.client_name = text_of(&part[3]);
+	e = r.method != NULL && r.id != NULL && r.client_name != NULL ? 0 : -ENOMEM;
+	if (e == 0 && part[1].is_set) {
+		e = pb_struct_read(part[1].field.body, false, &tally, &r.params);
+	} else if (e == 0) {
 		r.params = json_object();
 		e = r.params != NULL ? 0 : -ENOMEM;
 	}
@@ -151,62 +166,79 @@ request_take(const Request *msg, struct grpc_request *ret)
 	return e;
 }
 
-int
-grpc_request_unpack(const uint8_t *msg, size_t len, struct grpc_request *ret)
-{
-	Request *m;
-	int e;
-
-	if (len > GRPC_MAX_MESSAGE || pb_scan(PB_REQUEST, msg, len) < 0)
-		return -EINVAL;
-	m = request__unpack(NULL, len, msg);
-	if (m == NULL) /* out of memory, or protobuf-c is stricter than pb_scan() */
-		return -EINVAL;
-	e = request_take(m, ret);
-	request__free_unpacked(m, NULL);
-	return e;
-}
-
+/* `code` comes as the low 32 bits of its varint. */
 static int
-answer_take(const Response *msg, struct rpc_answer *ret)
+error_take(struct pb_cursor error, struct pb_tally *tally, struct rpc_answer *ret)
 {
-	const Error *error = msg->error;
+	static const enum pb_kind form[] = { PB_VARINT, PB_STRING, PB_MESSAGE, PB_NONE };
+	struct pb_part part[PB_FORM_FIELDS];
 
-	if (error == NULL)
-		return pb_struct_take(msg->result, true, &ret->result);
-	ret->code = error->code != 0 ? error->code : RPC_INTERNAL;
-	ret->message = strdup(error->message);
+	if (pb_form_read(form, error, tally, part) < 0)
+		return -EINVAL;
+	ret->code = (int32_t)(uint32_t)part[0].field.value;
+	if (ret->code == 0)
+		ret->code = RPC_INTERNAL;
+	ret->message = text_of(&part[1]);
 	if (ret->message == NULL)
 		return -ENOMEM;
-	return pb_struct_take(error->data, true, &ret->data);
+	return part[2].is_set ? pb_struct_read(part[2].field.body, true, tally, &ret->data) : 0;
 }
 
+/* As text if that is possible, as a value otherwise. */
 static int
-response_take(const Response *msg, struct grpc_response *ret)
+result_print(struct pb_cursor result, struct pb_tally *tally, struct rpc_answer *ret)
 {
-	struct grpc_response r = { .id = strdup(msg->id) };
-	int e = r.id != NULL ? answer_take(msg, &r.answer) : -ENOMEM;
+	struct pb_tally copy = *tally;
+	struct textbuf tb = { 0 };
+	int e;
 
+	textbuf_reserve(&tb, result.left + result.left / 4);
+	e = pb_struct_print(result, true, tally, &tb);
+	ret->result_len = tb.len;
+	ret->result_text = textbuf_take(&tb);
+	if (e == 0)
+		return ret->result_text != NULL ? 0 : -ENOMEM;
+	free(ret->result_text);
+	ret->result_text = NULL;
+	if (e != -EAGAIN)
+		return e;
+	*tally = copy;
+	return pb_struct_read(result, true, tally, &ret->result);
+}
+
+/* A result beside an error must be well-formed and counts for nothing. */
+static int
+answer_take(const struct pb_part part[PB_FORM_FIELDS], bool as_text, struct pb_tally *tally, struct rpc_answer *ret)
+{
+	int e = 0;
+
+	if (part[1].is_set && as_text)
+		e = result_print(part[1].field.body, tally, ret);
+	else if (part[1].is_set)
+		e = pb_struct_read(part[1].field.body, true, tally, &ret->result);
+	if (e < 0 || !part[2].is_set)
+		return e;
+	rpc_answer_fini(ret);
+	return error_take(part[2].field.body, tally, ret);
+}
+
+int
+grpc_response_unpack(const uint8_t *msg, size_t len, bool as_text, struct grpc_response *ret)
+{
+	static const enum pb_kind form[] = { PB_STRING, PB_MESSAGE, PB_MESSAGE, PB_NONE };
+	struct pb_part part[PB_FORM_FIELDS];
+	struct grpc_response r = { 0 };
+	struct pb_tally tally = { 0 };
+	int e;
+
+	if (len > GRPC_MAX_MESSAGE || pb_form_read(form, (struct pb_cursor){ msg, len }, &tally, part) < 0)
+		return -EINVAL;
+	r.id = text_of(&part[0]);
+	e = r.id != NULL ? answer_take(part, as_text, &tally, &r.answer) : -ENOMEM;
 	if (e < 0)
 		grpc_response_fini(&r);
 	else
 		*ret = r;
-	return e;
-}
-
-int
-grpc_response_unpack(const uint8_t *msg, size_t len, struct grpc_response *ret)
-{
-	Response *m;
-	int e;
-
-	if (len > GRPC_MAX_MESSAGE || pb_scan(PB_RESPONSE, msg, len) < 0)
-		return -EINVAL;
-	m = response__unpack(NULL, len, msg);
-	if (m == NULL)
-		return -EINVAL;
-	e = response_take(m, ret);
-	response__free_unpacked(m, NULL);
 	return e;
 }
 

@@ -1,23 +1,20 @@
-/* pbvalue.c - google.protobuf.Struct <-> JSON (protocol.md 3.1 "Struct rules")
+/* pbvalue.c - JSON -> google.protobuf.Struct (protocol.md 3.1 "Struct rules")
  *
  * Always true:
- *  1. A number is a double on the wire; an integral one below 2^53 comes back as
- *     a JSON integer, any other finite one as a real. NaN and infinity are refused.
- *  2. Of equal keys in one map the last wins, as protobuf says of maps.
- *  3. A Value without a kind, and an entry without a Value, are null.
- *  4. Recursion is bounded: by pb_scan() on the way in, by JSON_MAX_DEPTH on the way out.
+ *  1. A number is a double on the wire.
+ *  2. Recursion is bounded by JSON_MAX_DEPTH.
+ *
+ * Not here: the way back (pbread.c).
  */
 #include "wire/pbvalue.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "hyper/wire/json.h"
 
-#define CHUNK_SIZE     ((size_t)65536)
-#define EXACT_INTEGERS 9007199254740992.0 /* 2^53 */
+#define CHUNK_SIZE ((size_t)65536)
 
 struct pb_chunk {
 	struct pb_chunk *next;
@@ -180,100 +177,4 @@ pb_struct_make(struct pb_arena *a, const json_t *value, Google__Protobuf__Struct
 	s->n_fields = 1;
 	*ret = s;
 	return make_entry(a, "_", value, 1, &s->fields[0]);
-}
-
-static int take_value(const Google__Protobuf__Value *, json_t **ret);
-
-/* json_*() results come as NULL only when out of memory. */
-static int
-taken(json_t *made, json_t **ret)
-{
-	if (made == NULL)
-		return -ENOMEM;
-	*ret = made;
-	return 0;
-}
-
-static int
-take_number(double d, json_t **ret)
-{
-	if (!isfinite(d))
-		return -EINVAL;
-	if (fabs(d) < EXACT_INTEGERS && d == (double)(json_int_t)d)
-		return taken(json_integer((json_int_t)d), ret);
-	return taken(json_real(d), ret);
-}
-
-static int
-take_map(const Google__Protobuf__Struct *s, json_t **ret)
-{
-	json_t *map = json_object(), *value;
-	int r = map != NULL ? 0 : -ENOMEM;
-
-	for (size_t i = 0; i < s->n_fields && r == 0; i++) {
-		r = take_value(s->fields[i]->value, &value);
-		if (r == 0 && json_object_set_new_nocheck(map, s->fields[i]->key, value) < 0)
-			r = -ENOMEM;
-	}
-	if (r < 0)
-		json_decref(map);
-	else
-		*ret = map;
-	return r;
-}
-
-static int
-take_list(const Google__Protobuf__ListValue *l, json_t **ret)
-{
-	json_t *list = json_array(), *value;
-	int r = list != NULL ? 0 : -ENOMEM;
-
-	for (size_t i = 0; i < l->n_values && r == 0; i++) {
-		r = take_value(l->values[i], &value);
-		if (r == 0 && json_array_append_new(list, value) < 0)
-			r = -ENOMEM;
-	}
-	if (r < 0)
-		json_decref(list);
-	else
-		*ret = list;
-	return r;
-}
-
-static int
-take_value(const Google__Protobuf__Value *v, json_t **ret)
-{
-	if (v == NULL)
-		return taken(json_null(), ret);
-	switch (v->kind_case) {
-	case GOOGLE__PROTOBUF__VALUE__KIND_NUMBER_VALUE: return take_number(v->number_value, ret);
-	case GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE: return taken(json_string_nocheck(v->string_value), ret);
-	case GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE: return taken(json_boolean(v->bool_value), ret);
-	case GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE: return take_map(v->struct_value, ret);
-	case GOOGLE__PROTOBUF__VALUE__KIND_LIST_VALUE: return take_list(v->list_value, ret);
-	default: return taken(json_null(), ret);
-	}
-}
-
-int
-pb_struct_take(const Google__Protobuf__Struct *s, bool unwrap, json_t **ret)
-{
-	json_t *map, *value;
-	int r;
-
-	if (s == NULL) {
-		*ret = NULL;
-		return 0;
-	}
-	r = take_map(s, &map);
-	if (r < 0)
-		return r;
-	value = unwrap && json_object_size(map) == 1 ? json_object_get(map, "_") : NULL;
-	if (value == NULL) {
-		*ret = map;
-		return 0;
-	}
-	*ret = json_incref(value);
-	json_decref(map);
-	return 0;
 }

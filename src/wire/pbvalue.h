@@ -1,8 +1,7 @@
-/* pbvalue.h - google.protobuf.Struct <-> JSON; private to src/wire */
+/* pbvalue.h - JSON -> google.protobuf.Struct; private to src/wire */
 #ifndef WIRE_PBVALUE_H
 #define WIRE_PBVALUE_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #include <jansson.h>
@@ -24,9 +23,5 @@ void pb_arena_fini(struct pb_arena *);
  * until pb_arena_fini() (and strings until `value` is freed), or -ENOMEM,
  * -EINVAL: a string with NUL, nested too deep. */
 int pb_struct_make(struct pb_arena *, const json_t *value, Google__Protobuf__Struct **ret) ATTR_MUST_USE;
-
-/* Struct that passed pb_scan() -> JSON; NULL -> NULL. {"_": value} is unwrapped
- * when `unwrap`. 0 with *ret taken, or -ENOMEM, -EINVAL (a number that JSON has no word for). */
-int pb_struct_take(const Google__Protobuf__Struct *, bool unwrap, json_t **ret) ATTR_MUST_USE;
 
 #endif

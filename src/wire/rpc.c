@@ -107,6 +107,7 @@ rpc_answer_fini(struct rpc_answer *a)
 	free(a->message);
 	json_decref(a->data);
 	json_decref(a->result);
+	free(a->result_text);
 	*a = (struct rpc_answer){ 0 };
 }
 
@@ -151,12 +152,16 @@ rpc_answer_text(const struct rpc_answer *a, const char *id)
 {
 	struct textbuf tb = { 0 };
 
+	if (a->result_text != NULL)
+		textbuf_reserve(&tb, a->result_len + 256);
 	textbuf_puts(&tb, "{\"jsonrpc\":\"2.0\"");
 	if (a->code != 0) {
 		put_error(&tb, a);
 	} else {
 		textbuf_puts(&tb, ",\"result\":");
-		if (a->result != NULL)
+		if (a->result_text != NULL)
+			textbuf_put(&tb, a->result_text, a->result_len);
+		else if (a->result != NULL)
 			textbuf_json(&tb, a->result);
 		else
 			textbuf_puts(&tb, "{}");

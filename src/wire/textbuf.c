@@ -25,7 +25,7 @@
 #define NUMBER_MAX      40
 #define EXACT_INTEGERS  9007199254740992.0 /* 2^53 */
 
-static bool
+bool
 textbuf_reserve(struct textbuf *tb, size_t more)
 {
 	size_t cap = tb->cap > 0 ? tb->cap : 256;
@@ -50,15 +50,6 @@ textbuf_reserve(struct textbuf *tb, size_t more)
 }
 
 void
-textbuf_put(struct textbuf *tb, const void *data, size_t len)
-{
-	if (len == 0 || !textbuf_reserve(tb, len))
-		return;
-	memcpy(tb->text + tb->len, data, len);
-	tb->len += len;
-}
-
-void
 textbuf_puts(struct textbuf *tb, const char *text)
 {
 	textbuf_put(tb, text, strlen(text));
@@ -79,31 +70,52 @@ put_escaped(struct textbuf *tb, unsigned char c)
 	}
 }
 
-void
-textbuf_string(struct textbuf *tb, const char *text, size_t len)
+static bool
+is_plain(unsigned char c)
 {
-	bool clean = utf8_is_clean(text, len);
+	return c >= 0x20 && c != '"' && c != '\\';
+}
+
+void
+textbuf_clean_string(struct textbuf *tb, const char *text, size_t len)
+{
 	size_t done = 0; /* bytes before this one are written */
 
 	textbuf_put(tb, "\"", 1);
 	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)text[i];
-
-		if (c >= 0x20 && c != '"' && c != '\\' && (clean || c < 0x80))
+		if (is_plain((unsigned char)text[i]))
 			continue;
 		textbuf_put(tb, text + done, i - done);
-		if (c >= 0x80)
-			textbuf_put(tb, "?", 1);
-		else
-			put_escaped(tb, c);
+		put_escaped(tb, (unsigned char)text[i]);
 		done = i + 1;
 	}
 	textbuf_put(tb, text + done, len - done);
 	textbuf_put(tb, "\"", 1);
 }
 
-static void
-put_real(struct textbuf *tb, double d)
+void
+textbuf_string(struct textbuf *tb, const char *text, size_t len)
+{
+	if (utf8_is_clean(text, len)) {
+		textbuf_clean_string(tb, text, len);
+		return;
+	}
+	textbuf_put(tb, "\"", 1);
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)text[i];
+
+		if (c >= 0x80)
+			textbuf_put(tb, "?", 1);
+		else if (is_plain(c))
+			textbuf_put(tb, &text[i], 1);
+		else
+			put_escaped(tb, c);
+	}
+	textbuf_put(tb, "\"", 1);
+}
+
+void
+textbuf_number(struct textbuf *tb, double d)
 {
 	char text[NUMBER_MAX];
 
@@ -176,7 +188,7 @@ put_value(struct textbuf *tb, const json_t *value, int depth)
 		snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
 		textbuf_puts(tb, text);
 		break;
-	case JSON_REAL: put_real(tb, json_real_value(value)); break;
+	case JSON_REAL: textbuf_number(tb, json_real_value(value)); break;
 	case JSON_TRUE: textbuf_puts(tb, "true"); break;
 	case JSON_FALSE: textbuf_puts(tb, "false"); break;
 	case JSON_NULL: textbuf_puts(tb, "null"); break;

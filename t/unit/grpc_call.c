@@ -76,7 +76,7 @@ on_message(struct grpc_stream *s, const uint8_t *msg, size_t len, void *arg)
 		on_request(s, msg, len);
 		return;
 	}
-	if (grpc_response_unpack(msg, len, &r) != 0) {
+	if (grpc_response_unpack(msg, len, false, &r) != 0) {
 		say("failed", json_string("response"));
 		return;
 	}

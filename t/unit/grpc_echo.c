@@ -120,7 +120,7 @@ serve_answer(struct call *call, const uint8_t *msg, size_t len)
 	json_int_t wait_ms;
 	char *text;
 
-	if (grpc_response_unpack(msg, len, &r) != 0) {
+	if (grpc_response_unpack(msg, len, false, &r) != 0) {
 		grpc_stream_finish(call->s, GRPC_UNKNOWN, "invalid client announcement");
 		return;
 	}

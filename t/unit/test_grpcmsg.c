@@ -44,6 +44,31 @@ check_json(const json_t *value, const char *expected)
 	free(text);
 }
 
+/* Unpacks it as a value and as text: the two must agree in all they say. The value's one is returned. */
+static int
+unpack_response(const uint8_t *bytes, size_t len, struct grpc_response *ret)
+{
+	struct grpc_response as_text = { 0 };
+	int e = grpc_response_unpack(bytes, len, false, ret);
+	char *a, *b;
+
+	assert_int_equal(grpc_response_unpack(bytes, len, true, &as_text), e);
+	if (e < 0)
+		return e;
+	assert_string_equal(ret->id, as_text.id);
+	assert_null(ret->answer.result_text);
+	assert_true(as_text.answer.result == NULL || as_text.answer.result_text == NULL);
+	a = rpc_answer_text(&ret->answer, "1");
+	b = rpc_answer_text(&as_text.answer, "1");
+	assert_non_null(a);
+	assert_non_null(b);
+	assert_string_equal(a, b);
+	free(a);
+	free(b);
+	grpc_response_fini(&as_text);
+	return 0;
+}
+
 /* A deterministic sequence, so that a failure can be seen again. */
 static uint32_t
 next_random(uint32_t *state)
@@ -64,7 +89,7 @@ test_announcement(void **state)
 
 	(void)state;
 	assert_int_equal(sizeof bytes, 21);
-	assert_int_equal(grpc_response_unpack(bytes, sizeof bytes, &r), 0);
+	assert_int_equal(unpack_response(bytes, sizeof bytes, &r), 0);
 	assert_string_equal(r.id, "1");
 	check_json(r.answer.result, "{\"name\":\"hd-1\"}");
 	assert_int_equal(grpc_response_pack(&r, &frame, &len), 0);
@@ -87,7 +112,7 @@ test_no_result(void **state)
 	(void)state;
 	assert_int_equal(2 + sizeof id - 1, sizeof bytes);
 	memcpy(bytes + 2, id, sizeof id - 1);
-	assert_int_equal(grpc_response_unpack(bytes, sizeof bytes, &r), 0);
+	assert_int_equal(unpack_response(bytes, sizeof bytes, &r), 0);
 	assert_string_equal(r.id, id);
 	assert_int_equal(r.answer.code, 0);
 	text = rpc_answer_text(&r.answer, "1");
@@ -166,7 +191,7 @@ test_response_round_trip(void **state)
 		size_t len = 0;
 
 		assert_int_equal(grpc_response_pack(&out, &frame, &len), 0);
-		assert_int_equal(grpc_response_unpack(frame + GRPC_FRAME_HEAD, len - GRPC_FRAME_HEAD, &in), 0);
+		assert_int_equal(unpack_response(frame + GRPC_FRAME_HEAD, len - GRPC_FRAME_HEAD, &in), 0);
 		assert_string_equal(in.id, ID);
 		assert_int_equal(in.answer.code, answers[i].code);
 		if (answers[i].message != NULL)
@@ -338,6 +363,7 @@ test_request_bytes(void **state)
 	check_json(empty.params, "{}");
 	grpc_request_fini(&empty);
 	for (size_t i = 0; i < ARRAY_LEN(requests); i++) {
+		struct grpc_response answer = { 0 };
 		struct grpc_request r = { 0 };
 		int e = grpc_request_unpack(requests[i].msg.bytes, requests[i].msg.len, &r);
 
@@ -348,6 +374,9 @@ test_request_bytes(void **state)
 			check_json(r.params, requests[i].params);
 		else
 			assert_null(r.method);
+		/* `params` has the number of a response's result */
+		if (unpack_response(requests[i].msg.bytes, requests[i].msg.len, &answer) == 0)
+			grpc_response_fini(&answer);
 		grpc_request_fini(&r);
 	}
 }
@@ -370,6 +399,11 @@ static const struct {
 	{ "a result and an error", B(0x12, 0, 0x1a, 2, 0x08, 7), 0, 7 },
 	{ "a string as the code", B(0x1a, 3, 0x0a, 1, 'x'), -EINVAL, 0 },
 	{ "NUL in the message", B(0x1a, 3, 0x12, 1, 0), -EINVAL, 0 },
+	{ "a result without an end beside an error", B(0x12, 3, 0x0a, 4, 0x0a, 0x1a, 2, 0x08, 7), -EINVAL, 0 },
+	{ "`_` and an unknown field", B(0x12, 9, 0x78, 1, 0x0a, 5, 0x0a, 1, '_', 0x12, 0), 0, 0 },
+	{ "`_` without a value", B(0x12, 5, 0x0a, 3, 0x0a, 1, '_'), 0, 0 },
+	{ "`_` twice", B(0x12, 14, 0x0a, 5, 0x0a, 1, '_', 0x12, 0, 0x0a, 5, 0x0a, 1, '_', 0x12, 0), 0, 0 },
+	{ "`_` with a second value", B(0x12, 9, 0x0a, 7, 0x0a, 1, '_', 0x12, 0, 0x12, 0), -EINVAL, 0 },
 };
 
 static void
@@ -378,13 +412,49 @@ test_response_bytes(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(responses); i++) {
 		struct grpc_response r = { 0 };
-		int e = grpc_response_unpack(responses[i].msg.bytes, responses[i].msg.len, &r);
+		int e = unpack_response(responses[i].msg.bytes, responses[i].msg.len, &r);
 
 		if (e != responses[i].expected || r.answer.code != responses[i].code)
 			print_message("# %s: %d, code %d\n", responses[i].what, e, r.answer.code);
 		assert_int_equal(e, responses[i].expected);
 		assert_int_equal(r.answer.code, responses[i].code);
 		grpc_response_fini(&r);
+	}
+}
+
+/* Which results come as text: all but those whose keys are too many to compare, or not different. */
+static void
+test_response_as_text(void **state)
+{
+	static const uint8_t twice[] = { 0x12, 10, 0x0a, 3, 0x0a, 1, 'a', 0x0a, 3, 0x0a, 1, 'a' };
+	static const int keys[] = { 1, 64, 65, 300 };
+	struct grpc_response in = { 0 };
+
+	(void)state;
+	assert_int_equal(grpc_response_unpack(twice, sizeof twice, true, &in), 0);
+	assert_null(in.answer.result_text);
+	check_json(in.answer.result, "{\"a\":null}");
+	grpc_response_fini(&in);
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+		struct grpc_response out = { .id = ID, .answer = { .result = json_object() } };
+		uint8_t *frame = NULL;
+		size_t len = 0;
+		char key[16];
+
+		for (int k = 0; k < keys[i]; k++) {
+			snprintf(key, sizeof key, "k\"%d\n", k);
+			json_object_set_new(
+			    out.answer.result, key, json_pack("[s, f, {}, []]", "\t\\\xc3\xb6", 0.1 * k));
+		}
+		assert_int_equal(grpc_response_pack(&out, &frame, &len), 0);
+		assert_int_equal(grpc_response_unpack(frame + GRPC_FRAME_HEAD, len - GRPC_FRAME_HEAD, true, &in), 0);
+		assert_int_equal(in.answer.result_text != NULL, keys[i] <= 64);
+		grpc_response_fini(&in);
+		assert_int_equal(unpack_response(frame + GRPC_FRAME_HEAD, len - GRPC_FRAME_HEAD, &in), 0);
+		assert_int_equal(json_object_size(in.answer.result), keys[i]);
+		grpc_response_fini(&in);
+		free(frame);
+		json_decref(out.answer.result);
 	}
 }
 
@@ -463,7 +533,7 @@ test_mutations(void **state)
 			passed++;
 			grpc_request_fini(&in);
 		}
-		if (grpc_response_unpack(copy, len, &answer) == 0)
+		if (unpack_response(copy, len, &answer) == 0)
 			grpc_response_fini(&answer);
 	}
 	assert_in_range(passed, 1, 1999);
@@ -524,6 +594,7 @@ main(void)
 		cmocka_unit_test(test_nested),
 		cmocka_unit_test(test_request_bytes),
 		cmocka_unit_test(test_response_bytes),
+		cmocka_unit_test(test_response_as_text),
 		cmocka_unit_test(test_many_values),
 		cmocka_unit_test(test_mutations),
 		cmocka_unit_test(test_status_message),

@@ -2,6 +2,7 @@
 #ifndef HYPER_WIRE_GRPCMSG_H
 #define HYPER_WIRE_GRPCMSG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,12 +33,13 @@ void grpc_response_fini(struct grpc_response *);
 int grpc_request_pack(const struct grpc_request *, uint8_t **ret, size_t *ret_len) ATTR_MUST_USE;
 int grpc_response_pack(const struct grpc_response *, uint8_t **ret, size_t *ret_len) ATTR_MUST_USE;
 
-/* Unpack a message without its frame. Depth, field count, sizes, NUL and UTF-8
- * are scanned before protobuf-c sees it (protocol.md "Numbers", faults.md
- * "protobuf recursion"). 0 with *ret taken, or -EINVAL, -ENOMEM untouched.
- * {"_": value} is unwrapped in a response. */
+/* Unpack a message without its frame. Depth, number of values and fields, sizes, NUL and
+ * UTF-8 are judged on the way (protocol.md "Numbers", faults.md "protobuf
+ * recursion"). 0 with *ret taken, or -EINVAL, -ENOMEM untouched.
+ * {"_": value} is unwrapped in a response. With `as_text` a result may come as
+ * answer.result_text instead of answer.result: for whoever only passes it on. */
 int grpc_request_unpack(const uint8_t *msg, size_t len, struct grpc_request *ret) ATTR_MUST_USE;
-int grpc_response_unpack(const uint8_t *msg, size_t len, struct grpc_response *ret) ATTR_MUST_USE;
+int grpc_response_unpack(const uint8_t *msg, size_t len, bool as_text, struct grpc_response *ret) ATTR_MUST_USE;
 
 /* gRPC status codes we send or act on (grpc's statuscodes.md) */
 enum grpc_status {

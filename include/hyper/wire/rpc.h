@@ -3,6 +3,7 @@
 #define HYPER_WIRE_RPC_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <jansson.h>
@@ -34,10 +35,12 @@ enum rpc_code {
 /* An answer: an error when code != 0, a result otherwise. Owns its members. */
 struct rpc_answer {
 	int code;
-	char *message;  /* NULL without an error */
-	json_t *data;   /* may be NULL */
-	json_t *result; /* NULL with an error; NULL without one means `{}` */
-	bool is_local;  /* an error of our own: the call got no answer from the other side (rpcclient.h) */
+	char *message;     /* NULL without an error */
+	json_t *data;      /* may be NULL */
+	json_t *result;    /* NULL with an error; NULL without one means `{}` */
+	char *result_text; /* the result as JSON text, then `result` is NULL: only for who asked for it so */
+	size_t result_len;
+	bool is_local; /* an error of our own: the call got no answer from the other side (rpcclient.h) */
 };
 
 /* `result` is given. Never fails. */
