@@ -138,9 +138,15 @@ daemon_base(struct daemon *d)
 int
 daemon_run(struct daemon *d)
 {
-	/* event_base_loop() forgets a loopbreak() that came before it */
-	if (!d->is_stopped && event_base_loop(d->base, EVLOOP_NO_EXIT_ON_EMPTY) < 0)
-		daemon_stop(d, EXIT_FAIL);
+	log_batch(true);
+	/* turn by turn, so that a turn's lines are written before the next wait;
+	 * event_base_loop() forgets a loopbreak() that came before it */
+	while (!d->is_stopped) {
+		if (event_base_loop(d->base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY) < 0)
+			daemon_stop(d, EXIT_FAIL);
+		log_flush();
+	}
+	log_batch(false);
 	return d->exit_code;
 }
 

@@ -1,15 +1,22 @@
 /* log.c - one line per event on stderr, which is never waited for
  *
+ *      log_line() --> lg.buf --> one write: at once, or when the loop's turn ends (log_batch)
+ *
  * Always true:
- *  1. A line is one write of at most LOG_LINE_MAX bytes, smaller than PIPE_BUF:
- *     a pipe takes it whole or not at all, so lines of several processes never
- *     mix, and there is never a rest to keep.
+ *  1. A write is whole lines. To a file with O_APPEND any number of them; to
+ *     anything else at most PIPE_BUF bytes: a pipe takes these whole or not at
+ *     all. So lines of several processes never mix, and there is never a rest to keep.
  *  2. No write waits. O_NONBLOCK belongs to an open file description, and that
  *     of descriptor 2 is shared with the parent and other programs; so we open
  *     the same file again for ourselves. Where that is impossible (a socket, a
  *     file we may not open) each write is made non-blocking by other means.
  *  3. A line holds no byte that moves a terminal's cursor or forges another line.
  *  4. errno is what it was before.
+ *  5. Lines are written in the order they were made, and what is collected is written
+ *     at the latest with the next line that is a warning or worse, at exit() and
+ *     by bug_abort(). A forked child starts with nothing collected.
+ *
+ * A program that is killed by a signal loses what it said in the loop's last turn.
  *
  * Not here: log files and their rotation; stderr is what the service manager
  * gave us. log_open() opens it anew.
@@ -18,12 +25,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/utf8.h"
@@ -31,21 +42,38 @@
 #include "hyper/base/fd.h"
 
 #define LIMIT_WINDOW_MS 1000
+#define BUF_MAX         ((size_t)32 * 1024)
+#define BATCH_NS        INT64_C(100000000) /* a turn that takes longer is not waited for */
+#define NS_PER_S        INT64_C(1000000000)
+#define SECOND_LEN      19 /* "2026-11-22T19:54:36" */
+
+_Static_assert(LOG_LINE_MAX <= PIPE_BUF, "a pipe takes a line whole");
+_Static_assert(BUF_MAX >= 2 * LOG_LINE_MAX, "room for the next line");
 
 static const char *const level_words[] = { "bug", "error", "warn", "info", "debug" };
 
+/* A line that grows at the end of lg.buf, or of a buffer of its own. */
+struct line {
+	char *buf;
+	size_t len, cap; /* one byte of cap stays free for the newline */
+};
+
 static struct {
 	char program[32];
+	char who[160]; /* " program[pid] ", escaped */
+	size_t who_len;
 	enum log_level level;
-	int fd; /* own open file description of stderr, -1: use descriptor 2 with care */
+	int fd;       /* own open file description of stderr, -1: use descriptor 2 with care */
+	bool is_file; /* a write may be longer than PIPE_BUF */
+	bool is_batched;
 	uint64_t dropped;
-	uint64_t told; /* the part of `dropped` that a line has reported */
-} lg = { .program = "hyper", .level = LOG_LVL_INFO, .fd = -1 };
-
-struct line {
-	char buf[LOG_LINE_MAX];
-	size_t len;
-};
+	uint64_t told;  /* the part of `dropped` that a line has reported */
+	int64_t second; /* of the wall clock, that `when` shows */
+	char when[CLOCK_RFC3339_MAX];
+	int64_t first_ns; /* of the wall clock: when the oldest collected line was made */
+	size_t used;
+	char buf[BUF_MAX]; /* collected, whole lines */
+} lg = { .program = "hyper", .level = LOG_LVL_INFO, .fd = -1, .second = INT64_MIN };
 
 /* A descriptor 0, 1 or 2 that is closed would become some socket, and log
  * lines would be sent to a peer. */
@@ -60,17 +88,29 @@ fill_std_fds(void)
 	fd_close(&fd);
 }
 
+/* What was collected is the parent's to write. */
+static void
+in_child(void)
+{
+	lg.who_len = 0;
+	lg.used = 0;
+}
+
 void
 log_open(const char *program, enum log_level level)
 {
 	int saved = errno, fd;
+	struct stat st;
 
+	log_flush();
 	fill_std_fds();
 	snprintf(lg.program, sizeof(lg.program), "%s", program);
+	lg.who_len = 0;
 	lg.level = level;
 	fd = open("/proc/self/fd/2", O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	fd_close(&lg.fd);
 	lg.fd = fd;
+	lg.is_file = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 	errno = saved;
 }
 
@@ -88,7 +128,7 @@ log_level_parse(const char *word, enum log_level *ret)
 	return -EINVAL;
 }
 
-/* Appends `text` escaped; false when it had to be cut. One byte stays free for the newline. */
+/* Appends `text` escaped; false when it had to be cut. */
 static bool
 line_put(struct line *l, const char *text)
 {
@@ -102,7 +142,7 @@ line_put(struct line *l, const char *text)
 		plain = n && *p >= 0x20 && *p != 0x7f && !(n == 2 && p[0] == 0xc2 && p[1] < 0xa0);
 		n = n ? n : 1;
 		need = plain ? n : 4 * n;
-		if (l->len + need >= sizeof(l->buf))
+		if (l->len + need >= l->cap)
 			return false;
 		if (plain)
 			memcpy(l->buf + l->len, p, n);
@@ -114,43 +154,125 @@ line_put(struct line *l, const char *text)
 	return true;
 }
 
+static bool
+is_plain(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)text[i] < 0x20 || (unsigned char)text[i] > 0x7e)
+			return false;
+	return true;
+}
+
+static void line_print(struct line *l, const char *fmt, va_list ap) ATTR_PRINTF(2, 0);
+
+/* Nearly all that comes fits and needs no escapes: printed in place then. */
+static void
+line_print(struct line *l, const char *fmt, va_list ap)
+{
+	/* longer than what a line can show: the cut is made by line_put(), between two characters */
+	char text[LOG_LINE_MAX];
+	char *at = l->buf + l->len;
+	size_t room = l->cap - l->len;
+	va_list again;
+	int n;
+
+	va_copy(again, ap);
+	n = vsnprintf(at, room, fmt, ap);
+	if (n >= 0 && (size_t)n < room && is_plain(at, (size_t)n)) {
+		l->len += (size_t)n;
+	} else if (n > 0) {
+		vsnprintf(text, sizeof(text), fmt, again);
+		line_put(l, text);
+	}
+	va_end(again);
+}
+
 static ssize_t
-line_write(const struct line *l)
+out_write(const char *data, size_t len)
 {
 	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
 	ssize_t n;
 
 	if (lg.fd >= 0)
-		return write(lg.fd, l->buf, l->len);
-	n = send(STDERR_FILENO, l->buf, l->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		return write(lg.fd, data, len);
+	n = send(STDERR_FILENO, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n >= 0 || errno != ENOTSOCK)
 		return n;
 	/* a pipe that is writable for poll() has room for PIPE_BUF bytes */
 	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
 		return -1;
-	return write(STDERR_FILENO, l->buf, l->len);
+	return write(STDERR_FILENO, data, len);
 }
 
-/* Writes the line in `text`, which has passed through printf already. */
-static void
-emit(enum log_level level, const char *event, const char *text)
+/* Bytes of the whole lines that one write may take. */
+static size_t
+write_len(const char *data, size_t len)
 {
-	int64_t now = clock_wall_utc_ns();
-	char when[CLOCK_RFC3339_MAX], head[96];
-	struct line l;
+	const char *end;
 
-	clock_rfc3339(now, when); /* to the second: the fraction is cut and written with a fixed width */
-	l.len = 0;
-	snprintf(head, sizeof(head), "%.19s.%03dZ ", when, (int)(now / 1000000 % 1000));
-	line_put(&l, head);
+	if (lg.is_file || len <= PIPE_BUF)
+		return len;
+	end = memrchr(data, '\n', PIPE_BUF);
+	return end ? (size_t)(end - data) + 1 : len; /* no line is longer than PIPE_BUF */
+}
+
+static uint64_t
+count_lines(const char *data, size_t len)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < len; i++)
+		n += data[i] == '\n';
+	return n;
+}
+
+/* Room for one more line, at the end of what is collected. */
+static struct line
+line_begin(void)
+{
+	if (sizeof(lg.buf) - lg.used < LOG_LINE_MAX)
+		log_flush();
+	return (struct line){ .buf = lg.buf + lg.used, .cap = LOG_LINE_MAX };
+}
+
+static void
+who_make(void)
+{
+	struct line l = { .buf = lg.who, .cap = sizeof(lg.who) };
+	static bool is_told_of_forks;
+	char pid[24];
+
+	if (!is_told_of_forks)
+		is_told_of_forks = pthread_atfork(NULL, NULL, in_child) == 0;
+	line_put(&l, " ");
 	line_put(&l, lg.program);
-	snprintf(head, sizeof(head), "[%d] %s ", (int)getpid(), level_words[level]);
-	line_put(&l, head);
-	if (line_put(&l, event) && *text && line_put(&l, " "))
-		line_put(&l, text);
-	l.buf[l.len++] = '\n';
-	if (line_write(&l) != (ssize_t)l.len)
-		lg.dropped++;
+	snprintf(pid, sizeof(pid), "[%d] ", (int)getpid());
+	line_put(&l, pid);
+	lg.who_len = l.len;
+}
+
+/* "2026-11-22T19:54:36.123Z program[pid] " */
+static void
+line_head(struct line *l, int64_t now)
+{
+	int64_t second = now / NS_PER_S;
+	int ms = (int)(now / 1000000 % 1000);
+
+	if (second != lg.second) {
+		clock_rfc3339(second * NS_PER_S, lg.when);
+		lg.second = second;
+	}
+	if (lg.who_len == 0)
+		who_make();
+	memcpy(l->buf, lg.when, SECOND_LEN);
+	l->len = SECOND_LEN;
+	l->buf[l->len++] = '.';
+	l->buf[l->len++] = (char)('0' + ms / 100);
+	l->buf[l->len++] = (char)('0' + ms / 10 % 10);
+	l->buf[l->len++] = (char)('0' + ms % 10);
+	l->buf[l->len++] = 'Z';
+	memcpy(l->buf + l->len, lg.who, lg.who_len);
+	l->len += lg.who_len;
 }
 
 static void vlog(enum log_level level, const char *event, const char *fmt, va_list ap) ATTR_PRINTF(3, 0);
@@ -158,18 +280,66 @@ static void vlog(enum log_level level, const char *event, const char *fmt, va_li
 static void
 vlog(enum log_level level, const char *event, const char *fmt, va_list ap)
 {
-	/* longer than what a line can show: the cut is made by line_put(), between two characters */
-	char text[LOG_LINE_MAX];
-	char gap[48];
-	uint64_t before = lg.dropped;
+	struct line l = line_begin();
+	int64_t now = clock_wall_utc_ns();
 
-	vsnprintf(text, sizeof(text), fmt, ap);
-	emit(level, event, text);
-	if (lg.dropped == before && lg.told != before) {
-		snprintf(gap, sizeof(gap), "lines=%llu", (unsigned long long)(before - lg.told));
-		lg.told = before;
-		emit(LOG_LVL_WARN, "log_dropped", gap);
+	line_head(&l, now);
+	line_put(&l, level_words[level]);
+	line_put(&l, " ");
+	if (line_put(&l, event) && *fmt && line_put(&l, " ")) {
+		size_t before = l.len;
+
+		line_print(&l, fmt, ap);
+		if (l.len == before)
+			l.len--;
 	}
+	l.buf[l.len++] = '\n';
+	if (lg.used == 0)
+		lg.first_ns = now;
+	lg.used += l.len;
+	if (!lg.is_batched || level <= LOG_LVL_WARN || now - lg.first_ns > BATCH_NS)
+		log_flush();
+}
+
+void
+log_flush(void)
+{
+	uint64_t before = lg.dropped;
+	size_t at = 0, used = lg.used, n;
+	int saved = errno;
+
+	while (at < used) {
+		ssize_t done;
+
+		n = write_len(lg.buf + at, used - at);
+		done = out_write(lg.buf + at, n);
+		if (done != (ssize_t)n) {
+			size_t kept = done > 0 ? (size_t)done : 0;
+
+			lg.dropped += count_lines(lg.buf + at + kept, n - kept);
+		}
+		at += n;
+	}
+	lg.used = 0;
+	if (used > 0 && lg.dropped == before && lg.told != before) {
+		uint64_t lines = before - lg.told;
+
+		lg.told = before;
+		log_line(LOG_LVL_WARN, "log_dropped", "lines=%llu", (unsigned long long)lines);
+	}
+	errno = saved;
+}
+
+void
+log_batch(bool on)
+{
+	static bool is_at_exit;
+
+	if (on && !is_at_exit)
+		is_at_exit = atexit(log_flush) == 0;
+	lg.is_batched = on && is_at_exit;
+	if (!on)
+		log_flush();
 }
 
 void

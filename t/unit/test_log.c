@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -264,6 +265,117 @@ test_bug(void **state)
 	close(p[0]);
 }
 
+/* What an earlier test lost is told of. */
+static void
+tell_losses(int out)
+{
+	log_info("first", "%s", "");
+	drain(out);
+}
+
+/* Batched: nothing before the flush, all in order with it; a warning takes all along. */
+static void
+test_batch(void **state)
+{
+	int p[2], status;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(pipe(p), 0);
+	stderr_to(p[1]);
+	tell_losses(p[0]);
+	log_batch(true);
+	log_info("one", "%s", "");
+	log_info("two", "n=%d", 2);
+	assert_string_equal(drain(p[0]), "");
+	log_flush();
+	assert_true(matches(drain(p[0]), "^[^\n]* info one\n[^\n]* info two n=2\n$"));
+	log_flush();
+	assert_string_equal(drain(p[0]), "");
+	log_info("three", "%s", "");
+	log_warn("four", "%s", "");
+	assert_true(matches(drain(p[0]), "^[^\n]* info three\n[^\n]* warn four\n$"));
+	/* a child writes its own lines only, with its own pid */
+	log_info("parent", "%s", "");
+	pid = fork();
+	if (pid == 0) {
+		log_info("child", "real=[%d]", (int)getpid());
+		log_batch(false);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(matches(drain(p[0]), "^[^\n]* info child real=[^\n]*\n$"));
+	log_batch(false);
+	assert_true(matches(drain(p[0]), "^[^\n]* info parent\n$"));
+	log_info("at_once", "%s", "");
+	assert_true(matches(drain(p[0]), "^[^\n]* info at_once\n$"));
+	stderr_back();
+	close(p[0]);
+}
+
+/* More than the buffer holds is written on the way; what a full pipe refuses is counted line by line. */
+static void
+test_batch_full(void **state)
+{
+	uint64_t before, lost;
+	char *text, *line;
+	int p[2], n = 0;
+
+	(void)state;
+	assert_int_equal(pipe(p), 0);
+	stderr_to(p[1]);
+	tell_losses(p[0]);
+	log_batch(true);
+	before = log_dropped();
+	for (int i = 0; i < 5000; i++)
+		log_info("flood", "n=%d pad=%0200d", i, 0);
+	log_flush();
+	lost = log_dropped() - before;
+	assert_true(lost > 0);
+	text = drain(p[0]);
+	for (line = text; *line; line = strchr(line, '\n') + 1) {
+		if (matches(line, "^[^\n]* warn log_dropped lines=[0-9]+\n"))
+			continue;
+		n++;
+		assert_true(matches(line, "^[0-9]{4}-[^\n]* info flood n=[0-9]+ pad=0{200}\n"));
+		assert_non_null(strchr(line, '\n'));
+	}
+	assert_int_equal((uint64_t)n + lost, 5000);
+	log_batch(false);
+	log_info("after", "%s", "");
+	assert_true(matches(drain(p[0]), "info after\n"));
+	stderr_back();
+	close(p[0]);
+}
+
+/* What was collected is there when the process ends: by exit() and by a bug. */
+static void
+test_batch_end(void **state)
+{
+	static const char *const want[] = { "^[^\n]* info last\n$", "^[^\n]* info last\n[^\n]* bug bug at=[^\n]*\n" };
+
+	(void)state;
+	for (int way = 0; way < 2; way++) {
+		int p[2], status;
+		pid_t pid;
+
+		assert_int_equal(pipe(p), 0);
+		pid = fork();
+		if (pid == 0) {
+			stderr_to(p[1]);
+			signal(SIGABRT, SIG_DFL);
+			log_batch(true);
+			log_info("last", "%s", "");
+			BUG_ON(way == 1);
+			exit(0);
+		}
+		close(p[1]);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(matches(drain(p[0]), want[way]));
+		close(p[0]);
+	}
+}
+
 int
 main(void)
 {
@@ -272,6 +384,9 @@ main(void)
 		cmocka_unit_test(test_escape),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_overflow),
+		cmocka_unit_test(test_batch),
+		cmocka_unit_test(test_batch_full),
+		cmocka_unit_test(test_batch_end),
 		cmocka_unit_test(test_closed_stderr),
 		cmocka_unit_test(test_limited),
 		cmocka_unit_test(test_level),

@@ -2,6 +2,7 @@
 #ifndef HYPER_BASE_LOG_H
 #define HYPER_BASE_LOG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,10 +18,19 @@ enum log_level { LOG_LVL_BUG, LOG_LVL_ERROR, LOG_LVL_WARN, LOG_LVL_INFO, LOG_LVL
  * a line that would block is dropped and counted. May be called again. */
 void log_open(const char *program, enum log_level level);
 
+/* Batched, lines below `warn` are collected, and it is the loop's duty to call
+ * log_flush() at the end of each turn, before it waits: one write for all that
+ * a turn had to say. Warnings and worse are written at once, with what was
+ * collected before them; so is all at exit(), in bug_abort() and when a turn
+ * takes longer than 100 ms. A process that is killed by a signal loses the lines of its last
+ * turn. Not batched (the default, and again after false) each line is written as it is made. */
+void log_batch(bool on);
+void log_flush(void);
+
 /* "error", "warn", "info", "debug" -> level. 0, or -EINVAL with *ret untouched. */
 int log_level_parse(const char *word, enum log_level *ret);
 
-/* Writes one line. `event` is one lower-case word, `fmt` the "key=value" rest
+/* One line. `event` is one lower-case word, `fmt` the "key=value" rest
  * ("" for none). Bytes below 0x20, 0x7f and invalid UTF-8 are escaped as \xNN.
  * Never a token, key or certificate body. errno is preserved. */
 void log_line(enum log_level level, const char *event, const char *fmt, ...) ATTR_PRINTF(3, 4);

@@ -390,6 +390,7 @@ worker_turn(struct worker *w)
 	channel_flush(w);
 	listeners_update(w);
 	stats_put(w);
+	log_flush();
 	n = epoll_wait(w->epoll_fd, ev, EVENTS, wait_ms(w, busy));
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;
@@ -410,6 +411,7 @@ proxy_worker_run(unsigned slot, uint32_t gen)
 	close_others();
 	worker_name(&w, name);
 	log_open(name, LOG_LVL_INFO);
+	log_batch(true);
 	prctl(PR_SET_NAME, name);
 	ignore_signals();
 	raise_limits();
