@@ -24,12 +24,13 @@ our @EXPORT = qw(proxy client joined reset_socket send_all);
 $SIG{PIPE} = 'IGNORE';
 my $n;
 
-# Options: workers, token_timeout, accept_timeout (seconds); more => further settings of `public`; tls => 1; start => 0.
+# Options: workers, token_timeout, accept_timeout (seconds); more => further settings of `public`; tls => 1; start => 0;
+# hyper => a port on which somebody else plays the proxy's hyper; log_level.
 sub proxy {
 	my (%opt) = @_;
 	my $name = 'proxy' . ($n++ ? "-$n" : '');
-	my $hyper = IO::Socket::IP->new(LocalHost => '127.0.0.1', LocalPort => 0, Listen => 64) or die "listen: $!";
-	my $p = bless { opt => \%opt, name => $name, hyper => $hyper, dir => tmp() . "/$name" }, 'ProxyTest';
+	my $p = bless { opt => \%opt, name => $name, dir => tmp() . "/$name", hyper_port => $opt{hyper} }, 'ProxyTest';
+	$p->be_hyper if !$opt{hyper};
 	my ($c, $scheme, @tls) = ('', 'http', '', '');
 	if ($opt{tls}) {
 		$scheme = 'https';
@@ -38,13 +39,13 @@ sub proxy {
 		@tls = ("tls = { $own };", qq(tls = { $own server_name = "public-proxy-1.ga"; };));
 	}
 	my $endpoint = $opt{endpoint} // '127.0.0.1:0';
-	$p->{settings} = qq(log_level = "debug";\npublic = { name = "public-proxy-1.ga";\n)
+	$p->{settings} = 'log_level = "' . ($opt{log_level} // 'debug') . qq(";\npublic = { name = "public-proxy-1.ga";\n)
 	    . 'workers = ' . ($opt{workers} // 2) . ";\n"
 	    . qq(internal_bind_address = "$endpoint"; internal_endpoint = "$endpoint";\n)
 	    . 'token_timeout = ' . sprintf('%.2f', ($opt{token_timeout} // 5) * slow_factor()) . ";\n"
 	    . 'accept_timeout = ' . sprintf('%.2f', $opt{accept_timeout} // 10) . ";\n"
 	    . qq(jsonrpc_server = { bind_address = "127.0.0.1:0"; $tls[0] };\n)
-	    . qq(jsonrpc_client = { endpoint = "$scheme://localhost:) . $hyper->sockport . qq(/jsonrpc"; $tls[1] };\n)
+	    . qq(jsonrpc_client = { endpoint = "$scheme://localhost:) . $p->{hyper_port} . qq(/jsonrpc"; $tls[1] };\n)
 	    . ($opt{more} // '') . "\n};\n";
 	write_file("$p->{dir}/001.cfg", $p->{settings});
 	$p->launch if $opt{start} // 1;
@@ -57,6 +58,14 @@ sub launch {
 	$p->{port} = $p->{d}->ready('port');
 	$p->{rpc} = $p->{d}->ready('jsonrpc_port');
 	return $p;
+}
+
+# From now on the test plays the proxy's hyper.
+sub be_hyper {
+	my ($p) = @_;
+	$p->{hyper} = IO::Socket::IP->new(LocalHost => '127.0.0.1', LocalPort => $p->{hyper_port} // 0, Listen => 64, ReuseAddr => 1) or die "listen: $!";
+	$p->{hyper_port} = $p->{hyper}->sockport;
+	return;
 }
 
 sub log_text { return $_[0]{d}->log_text }

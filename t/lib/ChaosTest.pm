@@ -1,0 +1,141 @@
+# ChaosTest.pm - a proxy under t/unit/pair_load, with signals to its workers; what must be back afterwards
+#
+#   my $p = storm_proxy(workers => 4);
+#   my $l = load($p, pairs => 500, churn => 2, seconds => 60);     # returns when all pairs are made
+#   my $hits = storm($p, $l, KILL => 1, SEGV => 1, STOP => 1, CONT => 1);   # until the load ends
+#   my $sum = sum_of($l);                                           # what the load found
+#
+# Signals go to children of our own master only, whose pids come from the kernel each time.
+package ChaosTest;
+use strict;
+use warnings;
+use Exporter 'import';
+use HyperTest;
+use ProxyTest;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+our @EXPORT = qw(storm_proxy load storm end_load sum_of nothing_lost note_state state_is_back hit pss_of cpu_of living_workers sanitized);
+
+# Options as of proxy(); tokens live long, since a party whose worker died comes again with its own.
+sub storm_proxy {
+	my (%opt) = @_;
+	return proxy(hyper => free_port(), token_timeout => 60, log_level => 'info', workers => 4, %opt);
+}
+
+sub sanitized { return read_file(build() . '/config.log') =~ /--enable-asan/ }
+
+# Starts the load program and waits until its pairs are made; see t/unit/pair_load.c for what may be asked.
+sub load {
+	my ($p, %opt) = @_;
+	my $name = 'load-' . ++$p->{loads};
+	my @args = map { "$_=$opt{$_}" } sort keys %opt;
+	return start($name, [ build() . '/t/unit/pair_load', "dial=$p->{port}", "rpc=$p->{rpc}", "hyper=$p->{hyper_port}", @args ], timeout => 60);
+}
+
+# Workers that have not ended.
+sub living_workers { my ($p) = @_; return grep { read_file("/proc/$_/stat") !~ /\) Z / } children_of($p->{d}->pid) }
+
+# One signal to one process; true when it was there.
+sub hit { my ($signal, $pid) = @_; return kill $signal, $pid }
+
+# Every `every` seconds (0.02) one of these signals, as often as its number says, to a worker, until the load has ended or
+# `seconds` are over. All run on afterwards. { signal => how many }
+sub storm {
+	my ($p, $l, %opt) = @_;
+	my ($every, $seconds) = (delete $opt{every} // 0.02, delete $opt{seconds} // 1e9);
+	my @signals = map { ($_) x $opt{$_} } sort keys %opt;
+	my (%hits, %stopped);
+	my ($end, $next) = (time + $seconds, time);
+	while ($l->is_running && time < $end) {
+		my @w = living_workers($p);
+		if (@w) {
+			my ($signal, $pid) = ($signals[ rand @signals ], $w[ rand @w ]);
+			$hits{$signal}++ if hit($signal, $pid);
+			$stopped{$pid} = $signal eq 'STOP' if $signal =~ /STOP|CONT/;
+		}
+		$next += $every;
+		my $left = $next - time;
+		$left > 0 ? sleep $left : ($next = time); # lasts: the storm's own beat
+	}
+	# a stopped one's end would come by its heartbeat, which another test waits for
+	my %alive = map { $_ => 1 } living_workers($p);
+	hit('CONT', $_) for grep { $stopped{$_} && $alive{$_} } keys %stopped;
+	return \%hits;
+}
+
+# Tells the load to come to its end, unless it does so by itself, and waits for it.
+sub end_load {
+	my ($l, $seconds) = @_;
+	$l->signal('TERM') if $l->is_running;
+	return $l->wait_exit($seconds // 90);
+}
+
+# What it found: { kept => {}, churn => {}, hung, seed, ms }.
+sub sum_of {
+	my ($l) = @_;
+	$l->wait_exit(120);
+	my ($json) = $l->log_text =~ /^sum (.*)$/m or die "no sum:\n" . $l->log_tail;
+	my $sum = json_value($json);
+	my @said = grep { /^load (?:lost|unmet|wrong|false|hung) / } split /\n/, $l->log_text;
+	$sum->{said} = join "\n", @said[ 0 .. ($#said < 9 ? $#said : 9) ];
+	return $sum;
+}
+
+# Every stream came out as it went in; and there were as many as asked for, with bytes in them.
+sub nothing_lost {
+	my ($sum, $pairs, $what) = @_;
+	my $ok = 1;
+	my %bad = (hung => $sum->{hung});
+	for my $kind ('kept', 'churn') {
+		$bad{"$kind $_"} = $sum->{$kind}{$_} for qw(lost wrong unmet false_ends);
+	}
+	$ok &= is(join(', ', map { "$_: $bad{$_}" } grep { $bad{$_} } sort keys %bad), '', "$what: 0 pairs lost, every stream right");
+	$ok &= is($sum->{kept}{done}, $pairs, "$what: all $pairs pairs came to their own end");
+	$ok &= cmp_ok($sum->{kept}{bytes}, '>', 1000 * $pairs, "$what: they moved bytes");
+	diag("seed=$sum->{seed}\n$sum->{said}") if !$ok;
+	note("$what: " . json_text($sum));
+	return $ok;
+}
+
+# Proportional set size, kilobytes.
+sub pss_of { my ($pid) = @_; return read_file("/proc/$pid/smaps_rollup") =~ /^Pss:\s+(\d+)/m ? $1 : 0 }
+
+# CPU seconds of a process.
+sub cpu_of { my ($pid) = @_; return read_file("/proc/$pid/schedstat") =~ /^(\d+)/ ? $1 / 1e9 : 0 }
+
+# Descriptors and memory of the master; sockets and pipes of all its workers. Idle pipes of the pool are no leak.
+sub state_of {
+	my ($p) = @_;
+	my $master = $p->{d}->pid;
+	my @workers = living_workers($p);
+	my $count = sub { my ($pid, $re) = @_; return scalar grep { (readlink($_) // '') =~ $re } glob "/proc/$pid/fd/*" };
+	my %s = (workers => scalar @workers, 'other descriptors of the master' => $count->($master, qr/^(?!pipe:|socket:)/),
+		'sockets of the master' => $count->($master, qr/^socket:/), 'pipes of the master' => $count->($master, qr/^pipe:/),
+		'sockets of the workers' => 0, 'pipes of the workers' => 0, 'kB of the master' => pss_of($master));
+	for my $w (@workers) {
+		$s{'sockets of the workers'} += $count->($w, qr/^socket:/);
+		$s{'pipes of the workers'} += $count->($w, qr/^pipe:/);
+	}
+	return \%s;
+}
+
+sub note_state { my ($p) = @_; return $p->{state} = state_of($p) }
+
+# `kb` => how much the master's memory may have grown, `pipes` => how many pipes may stay in the pool.
+sub state_is_back {
+	my ($p, $what, %opt) = @_;
+	my ($was, $now, @more) = ($p->{state});
+	my %slack = ('kB of the master' => $opt{kb} // 1024, 'pipes of the master' => $opt{pipes} // 64, 'pipes of the workers' => $opt{pipes} // 64,
+		'other descriptors of the master' => 0);
+	my $ok = wait_until {
+		$now = state_of($p);
+		@more = grep { $now->{$_} > $was->{$_} + ($slack{$_} // 0) } sort keys %$was;
+		!@more && $now->{workers} == $was->{workers};
+	} 45;
+	ok($ok, "$what: descriptors and memory are back") or diag(map { "$_: was $was->{$_}, is $now->{$_}\n" } sort keys %$was);
+	note("$what: " . join ', ', map { "$_ $was->{$_} -> $now->{$_}" } sort keys %$was);
+	return $ok;
+}
+
+1;
