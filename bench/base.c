@@ -183,24 +183,38 @@ tcp_tune(int fd)
 }
 
 int
-tcp_dial(uint16_t port, unsigned source)
+tcp_try_dial(uint16_t port, unsigned source)
 {
 	struct sockaddr_in sin = loopback(port);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, err;
 
 	if (fd < 0)
-		bench_die("socket: %s", strerror(errno));
+		return -errno;
 	if (source) {
 		struct sockaddr_in from = { .sin_family = AF_INET,
 			.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + source / 8192 % 200) };
 
 		(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
 		if (bind(fd, (struct sockaddr *)&from, sizeof(from)) < 0)
-			bench_die("bind a source address: %s", strerror(errno));
+			goto out;
 	}
 	if (connect(fd, (struct sockaddr *)&sin, sizeof(sin)) < 0)
-		bench_die("connect to port %u: %s", port, strerror(errno));
+		goto out;
 	tcp_tune(fd);
+	return fd;
+out:
+	err = errno;
+	fd_close(&fd);
+	return -err;
+}
+
+int
+tcp_dial(uint16_t port, unsigned source)
+{
+	int fd = tcp_try_dial(port, source);
+
+	if (fd < 0)
+		bench_die("connect to port %u: %s", port, strerror(-fd));
 	return fd;
 }
 

@@ -68,6 +68,7 @@ int tcp_listen(uint16_t port) ATTR_MUST_USE;
 /* Connected (blocking connect on loopback), then non-blocking, without Nagle. `source` > 0 spreads the local
  * addresses, so that closed connections do not use up the ports of one. */
 int tcp_dial(uint16_t port, unsigned source) ATTR_MUST_USE;
+int tcp_try_dial(uint16_t port, unsigned source) ATTR_MUST_USE; /* or -errno */
 int tcp_accept(int listener) ATTR_MUST_USE; /* waits up to 10 s */
 void tcp_tune(int fd);
 void write_exactly(int fd, const void *data, size_t len);

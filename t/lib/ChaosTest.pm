@@ -15,12 +15,15 @@ use ProxyTest;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(storm_proxy load storm end_load sum_of nothing_lost note_state state_is_back hit pss_of cpu_of living_workers sanitized);
+my $loads;
+our @EXPORT = qw(storm_proxy load storm end_load sum_of nothing_lost note_state state_is_back hit anon_of wakes_of cpu_of living_workers sanitized);
 
-# Options as of proxy(); tokens live long, since a party whose worker died comes again with its own.
+# Options as of proxy(). Tokens live long, since a party whose worker died comes again with its own; that one may be used
+# by then, and no address is barred for it.
 sub storm_proxy {
 	my (%opt) = @_;
-	return proxy(hyper => free_port(), token_timeout => 60, log_level => 'info', workers => 4, %opt);
+	my $more = 'max_bad_tokens_per_source = 0; ' . (delete $opt{more} // '');
+	return proxy(hyper => free_port(), token_timeout => 60, log_level => 'info', workers => 4, more => $more, %opt);
 }
 
 sub sanitized { return read_file(build() . '/config.log') =~ /--enable-asan/ }
@@ -28,7 +31,7 @@ sub sanitized { return read_file(build() . '/config.log') =~ /--enable-asan/ }
 # Starts the load program and waits until its pairs are made; see t/unit/pair_load.c for what may be asked.
 sub load {
 	my ($p, %opt) = @_;
-	my $name = 'load-' . ++$p->{loads};
+	my $name = 'load-' . ++$loads;
 	my @args = map { "$_=$opt{$_}" } sort keys %opt;
 	return start($name, [ build() . '/t/unit/pair_load', "dial=$p->{port}", "rpc=$p->{rpc}", "hyper=$p->{hyper_port}", @args ], timeout => 60);
 }
@@ -98,11 +101,20 @@ sub nothing_lost {
 	return $ok;
 }
 
-# Proportional set size, kilobytes.
-sub pss_of { my ($pid) = @_; return read_file("/proc/$pid/smaps_rollup") =~ /^Pss:\s+(\d+)/m ? $1 : 0 }
+# Memory of its own, kilobytes: program text is shared with whoever runs the same program beside this test.
+sub anon_of { my ($pid) = @_; return read_file("/proc/$pid/smaps_rollup") =~ /^Pss_Anon:\s+(\d+)/m ? $1 : 0 }
 
 # CPU seconds of a process.
 sub cpu_of { my ($pid) = @_; return read_file("/proc/$pid/schedstat") =~ /^(\d+)/ ? $1 / 1e9 : 0 }
+
+# How often a process woke up by itself in a second: timers that were forgotten show here.
+sub wakes_of {
+	my ($pid) = @_;
+	my $count = sub { read_file("/proc/$pid/status") =~ /^voluntary_ctxt_switches:\s+(\d+)/m ? $1 : 0 };
+	my $before = $count->();
+	sleep 1; # lasts: counted per second
+	return $count->() - $before;
+}
 
 # Descriptors and memory of the master; sockets and pipes of all its workers. Idle pipes of the pool are no leak.
 sub state_of {
@@ -112,7 +124,7 @@ sub state_of {
 	my $count = sub { my ($pid, $re) = @_; return scalar grep { (readlink($_) // '') =~ $re } glob "/proc/$pid/fd/*" };
 	my %s = (workers => scalar @workers, 'other descriptors of the master' => $count->($master, qr/^(?!pipe:|socket:)/),
 		'sockets of the master' => $count->($master, qr/^socket:/), 'pipes of the master' => $count->($master, qr/^pipe:/),
-		'sockets of the workers' => 0, 'pipes of the workers' => 0, 'kB of the master' => pss_of($master));
+		'sockets of the workers' => 0, 'pipes of the workers' => 0, 'kB of the master' => anon_of($master));
 	for my $w (@workers) {
 		$s{'sockets of the workers'} += $count->($w, qr/^socket:/);
 		$s{'pipes of the workers'} += $count->($w, qr/^pipe:/);

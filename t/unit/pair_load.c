@@ -4,7 +4,8 @@
  *
  * It plays A, A's side of P, P's hyper and B (as bench/broker.c does). `pairs` are made first and last to the end, in
  * all manners of pair_stream.c; then a line with ` ready ` and, for `seconds` or until TERM, `churn` short ones at the
- * same time beside them (`total` of them at most). Then all streams come to their ends. The last line is `sum` and JSON.
+ * same time beside them (`total` of them at most). With `ahead=1` the line comes when all tokens are there, the parties
+ * wait for USR1, and `met` is said when all have met. Then all streams come to their ends. The last line is `sum` and JSON.
  *
  * A pair that is lost is counted and the load goes on; so it does when the master is gone. What the control plane must
  * not do (an answer without a token, while it lives) ends the program with status 1.
@@ -31,7 +32,7 @@
 #define NAME    "\"name\":\"hd-1\""
 
 static struct load load;
-static volatile sig_atomic_t was_told_to_end;
+static volatile sig_atomic_t was_told_to_end, was_told_to_go;
 
 /* The control plane. */
 static struct plane {
@@ -43,6 +44,13 @@ static struct plane {
 } plane;
 
 /* --- control plane --- */
+
+/* Nobody dials yet. */
+static bool
+is_ahead(void)
+{
+	return load.ahead && !load.has_gone;
+}
 
 static void
 token_of(const char *body, uint8_t ret[TOKEN])
@@ -83,6 +91,9 @@ on_answer(struct http *h, char *body, size_t len)
 	(void)len;
 	token_of(body, m->token);
 	h->arg = NULL;
+	load.n_tokens++;
+	if (is_ahead())
+		return;
 	if (m->state == MEETING_ASKED && !m->a.may_dial)
 		end_may_dial(&m->a, 0);
 }
@@ -114,6 +125,8 @@ on_told(struct http *h, char *body, size_t len)
 		bench_die("no id in: %.400s", body);
 	snprintf(answer, sizeof(answer), "{\"jsonrpc\":\"2.0\",\"result\":{},%.180s", id);
 	http_answer(h, answer);
+	if (is_ahead())
+		return;
 	/* b first, or a, or both at once */
 	if (m->state == MEETING_ASKED && !m->b.may_dial)
 		end_may_dial(&m->b, load_random(&load, 2) ? 0 : load_random(&load, 30));
@@ -241,10 +254,45 @@ ask_more(void)
 }
 
 static void
-on_term(int sig)
+on_signal(int sig)
 {
-	(void)sig;
-	was_told_to_end = 1;
+	if (sig == SIGTERM)
+		was_told_to_end = 1;
+	else
+		was_told_to_go = 1;
+}
+
+/* All tokens are there: says so, and lets everybody dial at once when told to. */
+static void
+go_on(void)
+{
+	if (load.n_tokens == load.kept && !load.has_said_tokens) {
+		load.has_said_tokens = true;
+		printf("load ready tokens=%zu\n", load.n_tokens);
+		fflush(stdout);
+	}
+	if (!was_told_to_go || !load.has_said_tokens)
+		return;
+	load.has_gone = true;
+	for (size_t i = 0; i < load.kept; i++) {
+		struct meeting *m = &load.meetings[i];
+
+		m->asked_ms = load.now_ms;
+		end_may_dial(&m->b, load_random(&load, 2) ? 0 : load_random(&load, 30));
+		end_may_dial(&m->a, load_random(&load, 2) ? 0 : load_random(&load, 30));
+	}
+}
+
+/* All short ones that were asked for have come to an end. */
+static bool
+is_churn_over(void)
+{
+	if (!load.churn_total || load.churn_started < load.churn_total)
+		return false;
+	for (size_t i = load.kept; i < load.n_meetings; i++)
+		if (load.meetings[i].state == MEETING_ASKED || load.meetings[i].state == MEETING_JOINED)
+			return false;
+	return true;
 }
 
 /* Until it is over: all pairs made, then `seconds`, then all ends. */
@@ -253,17 +301,20 @@ turn(int64_t start_ms, bool *is_ready, int64_t *stop_ms)
 {
 	load.now_ms = clock_now_ms();
 	ask_more();
-	for (size_t i = 0; i < load.n_meetings; i++)
+	if (is_ahead())
+		go_on();
+	for (size_t i = 0; i < load.n_meetings && !is_ahead(); i++)
 		meeting_tick(&load.meetings[i]);
 	ask_more();
-	if (!*is_ready && (load.kept_totals.paired + load.kept_totals.unmet == load.kept || plane.is_gone)) {
+	if (!*is_ready && !is_ahead() &&
+	    (load.kept_totals.paired + load.kept_totals.unmet == load.kept || plane.is_gone)) {
 		*is_ready = true;
 		*stop_ms = load.now_ms + (int64_t)(load.conf.seconds * 1000);
-		printf("load ready pairs=%zu ms=%lld\n", load.kept_totals.paired, (long long)(load.now_ms - start_ms));
+		printf("load %s pairs=%zu ms=%lld\n", load.ahead ? "met" : "ready", load.kept_totals.paired,
+		    (long long)(load.now_ms - start_ms));
 		fflush(stdout);
 	}
-	if (was_told_to_end || (*is_ready && load.now_ms >= *stop_ms) ||
-	    (load.churn_total && load.churn_started == load.churn_total && load.n_open == 0)) {
+	if (was_told_to_end || (*is_ready && (load.now_ms >= *stop_ms || is_churn_over()))) {
 		if (!load.is_ending) {
 			load.is_ending = true;
 			*stop_ms = load.now_ms;
@@ -310,7 +361,7 @@ run(void)
 /* --- command line --- */
 
 static struct {
-	double dial, rpc, hyper, pairs, churn, total, bytes, rate, seconds, meet, end, seed;
+	double dial, rpc, hyper, pairs, churn, total, bytes, rate, seconds, meet, end, seed, ahead;
 } option = { .bytes = 20000, .rate = 500000, .meet = 20, .end = 30 };
 
 static void
@@ -322,7 +373,8 @@ set(const char *key, const char *value)
 	} keys[] = { { "dial", &option.dial, 65535 }, { "rpc", &option.rpc, 65535 }, { "hyper", &option.hyper, 65535 },
 		{ "pairs", &option.pairs, 4000 }, { "churn", &option.churn, 500 }, { "total", &option.total, 1e6 },
 		{ "bytes", &option.bytes, 1e7 }, { "rate", &option.rate, 1e9 }, { "seconds", &option.seconds, 3600 },
-		{ "meet", &option.meet, 600 }, { "end", &option.end, 600 }, { "seed", &option.seed, 1e15 } };
+		{ "meet", &option.meet, 600 }, { "end", &option.end, 600 }, { "seed", &option.seed, 1e15 },
+		{ "ahead", &option.ahead, 1 } };
 	char *rest;
 
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
@@ -348,6 +400,7 @@ load_init(void)
 	load.conf.seconds = option.seconds;
 	load.kept = (size_t)option.pairs;
 	load.churn = (size_t)option.churn;
+	load.ahead = option.ahead > 0;
 	load.churn_total = (size_t)option.total;
 	load.churn_bytes = (size_t)option.bytes;
 	load.rate = (uint64_t)option.rate;
@@ -369,10 +422,11 @@ load_init(void)
 int
 main(int argc, char **argv)
 {
-	const struct sigaction term = { .sa_handler = on_term }, ignore = { .sa_handler = SIG_IGN };
+	const struct sigaction told = { .sa_handler = on_signal }, ignore = { .sa_handler = SIG_IGN };
 	struct rlimit rl;
 
-	sigaction(SIGTERM, &term, NULL);
+	sigaction(SIGTERM, &told, NULL);
+	sigaction(SIGUSR1, &told, NULL);
 	sigaction(SIGPIPE, &ignore, NULL);
 	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
 		rl.rlim_cur = rl.rlim_max;

@@ -81,6 +81,9 @@ struct load {
 	int64_t end_ms;     /* what has not ended so long after the end hangs */
 	uint64_t seed, random;
 	int ep;
+	bool ahead; /* all tokens first; then all dial at once */
+	bool has_said_tokens, has_gone;
+	size_t n_tokens;
 	bool is_ending;
 	int64_t now_ms;
 	unsigned source;

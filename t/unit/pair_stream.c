@@ -405,11 +405,17 @@ static void
 end_dial(struct end *e)
 {
 	struct load *l = e->m->load;
+	int fd;
 
 	e->dial_ms = 0;
 	/* some bytes come at once: they show that the two have met */
 	e->quota = e->total < HELLO || (e->m->manner >= MANNER_KEPT && !answers(e)) ? e->total : HELLO;
-	e->ev.fd = tcp_dial(l->conf.dial, ++l->source);
+	fd = tcp_try_dial(l->conf.dial, ++l->source);
+	if (fd < 0) {
+		end_failed(e, strerror(-fd));
+		return;
+	}
+	e->ev.fd = fd;
 	e->events = EPOLLIN;
 	loop_add(l->ep, &e->ev, e->events);
 	/* a fresh socket takes so few; who refuses them shows it on reading */
