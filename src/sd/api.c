@@ -173,7 +173,15 @@ static const struct {
 	{ "submitRecords", submit_records },
 };
 
-void
+_Static_assert(ARRAY_LEN(methods) == API_METHODS - 1, "api.h");
+
+const char *
+api_method_name(size_t method)
+{
+	return method < ARRAY_LEN(methods) ? methods[method].name : "unknown";
+}
+
+size_t
 api_serve(struct book *b, struct rpc_call *call)
 {
 	const struct rpc_request *request = rpc_call_request(call);
@@ -182,8 +190,9 @@ api_serve(struct book *b, struct rpc_call *call)
 	for (i = 0; i < ARRAY_LEN(methods); i++) {
 		if (strcmp(request->method, methods[i].name) == 0) {
 			rpc_call_answer(call, methods[i].serve(b, request->params, call));
-			return;
+			return i;
 		}
 	}
 	rpc_call_answer(call, rpc_fail(RPC_NO_METHOD, NULL, "method not found"));
+	return i;
 }

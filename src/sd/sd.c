@@ -25,6 +25,7 @@
 #include "hyper/net/rpcserver.h"
 #include "sd/api.h"
 #include "sd/book.h"
+#include "sd/show.h"
 
 #define POISON_GRACE_MS 300 /* for the answer to leave */
 
@@ -33,6 +34,8 @@ struct sd {
 	struct book *book;
 	struct rpc_server *server;
 	struct event *end_ev;
+	struct show *show; /* NULL: no metrics.bind_address */
+	uint64_t calls[API_METHODS];
 };
 
 static void
@@ -68,7 +71,7 @@ on_call(struct rpc_call *call, void *arg)
 	const struct timeval grace = { 0, POISON_GRACE_MS * 1000 };
 	struct sd *sd = arg;
 
-	api_serve(sd->book, call);
+	sd->calls[api_serve(sd->book, call)]++;
 	if (book_is_poisoned(sd->book) && !event_pending(sd->end_ev, EV_TIMEOUT, NULL)) {
 		log_error("store_poisoned", "note=\"a write failed and nobody knows what is on the disk: ending, check "
 					    "the disk, start again\"");
@@ -101,6 +104,10 @@ sd_open(struct sd *sd, const struct conf_sd *conf)
 		log_error("start_failed", "err=\"%s\"", why);
 		return EXIT_FAIL;
 	}
+	if (conf->metrics && show_new(daemon_base(sd->daemon), conf, sd->book, sd->calls, &sd->show, why) < 0) {
+		log_error("start_failed", "what=metrics.bind_address err=\"%s\"", why);
+		return EXIT_FAIL;
+	}
 	return EXIT_OK;
 }
 
@@ -113,10 +120,11 @@ sd_run(const struct conf_sd *conf)
 	ignore_file_size_signal();
 	code = sd_open(&sd, conf);
 	if (code == EXIT_OK) {
-		daemon_ready("jsonrpc_port=%u records=%zu store=%s", rpc_server_port(sd.server), book_length(sd.book),
-		    conf->store_path);
+		daemon_ready("jsonrpc_port=%u metrics_port=%u records=%zu store=%s", rpc_server_port(sd.server),
+		    show_port(sd.show), book_length(sd.book), conf->store_path);
 		code = daemon_run(sd.daemon);
 	}
+	show_free(sd.show);
 	rpc_server_free(sd.server);
 	if (sd.end_ev)
 		event_free(sd.end_ev);

@@ -159,13 +159,23 @@ check_rpc_client(struct cfg_apply *a, const struct cfg_node *group, void *base)
 }
 
 static const struct cfg_option metrics[] = {
-	{ .key = "bind_address", .type = CFG_T_HOST_PORT, DROPPED, .help = "Accepted and ignored: no metrics are served yet." },
+	{ .key = "bind_address", .type = CFG_T_HOST_PORT, AT(conf_metrics, bind_address),
+	  .help = "Where /metrics, /healthz, /readyz and the status page are served by plain HTTP. Default: nowhere." },
 	END
 };
 
-#define METRICS \
-	{ .key = "metrics", .type = CFG_T_GROUP, .sub = metrics, .offset = CFG_NOWHERE, \
-	  .help = "Accepted and ignored: no metrics are served yet." }
+/* The reference's sd has such a group in `directory` and never uses it. */
+static const struct cfg_option metrics_dropped[] = {
+	{ .key = "bind_address", .type = CFG_T_HOST_PORT, DROPPED, .help = "Accepted and ignored: see metrics.bind_address." },
+	END
+};
+#define METRICS_DROPPED \
+	{ .key = "metrics", .type = CFG_T_GROUP, .sub = metrics_dropped, .offset = CFG_NOWHERE, \
+	  .help = "Accepted and ignored: see metrics.bind_address." }
+
+#define METRICS(s) \
+	{ .key = "metrics", .type = CFG_T_GROUP, .sub = metrics, .alloc = sizeof(struct conf_metrics), AT(s, metrics), \
+	  .help = "Numbers of now, for monitoring and for people." }
 #define LOG_LEVEL(s) \
 	{ .key = "log_level", .type = CFG_T_WORD, .words = log_levels, AT(s, log_level), .def = "info", \
 	  .help = "Least important lines that are logged." }
@@ -299,7 +309,7 @@ static const struct cfg_option hyper[] = {
 	{ .key = "name", .type = CFG_T_OPERATOR, .is_required = true, AT(conf_hyper, name),
 	  .help = "Own operator, as in the directory." },
 	LOG_LEVEL(conf_hyper),
-	METRICS,
+	METRICS(conf_hyper),
 	{ .key = "directory", .type = CFG_T_GROUP, .sub = directory, .alloc = sizeof(struct conf_directory),
 	  .is_required = true, AT(conf_hyper, directory), .help = "Where operators are looked up." },
 	{ .key = "signing", .type = CFG_T_GROUP, .sub = signing, .alloc = sizeof(struct conf_signing),
@@ -333,13 +343,14 @@ static const struct cfg_option store[] = {
 
 static const struct cfg_option sd_directory[] = {
 	CAS(conf_sd),
-	METRICS,
+	METRICS_DROPPED,
 	DATASTORE("write store = { type = \"sqlite\"; path = \"...\"; }; at the top instead"),
 	END
 };
 
 static const struct cfg_option sd[] = {
 	LOG_LEVEL(conf_sd),
+	METRICS(conf_sd),
 	RPC_SERVER(conf_sd, "jsonrpc_server"),
 	{ .key = "store", .type = CFG_T_GROUP, .sub = store, .is_required = true, .help = "Where records are kept." },
 	{ .key = "directory", .type = CFG_T_GROUP, .sub = sd_directory, .is_required = true,
@@ -424,7 +435,7 @@ static const struct cfg_option public[] = {
 
 static const struct cfg_option proxy[] = {
 	LOG_LEVEL(conf_proxy),
-	METRICS,
+	METRICS(conf_proxy),
 	{ .key = "public", .type = CFG_T_GROUP, .sub = public, .alloc = sizeof(struct conf_proxy_public),
 	  AT(conf_proxy, public), .check = check_public, .help = "What proxy run public does." },
 	{ .key = "private", .type = CFG_T_REFUSED, .help = "this version has no private proxy yet; remove the group" },

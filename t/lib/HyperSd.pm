@@ -15,7 +15,7 @@ use Time::HiRes ();
 our @EXPORT = qw(sd_new rechash_hex created_at);
 
 # Settings for `sd run` and for `hyper sd` in the test's folder; starts nothing.
-# Options: limits => tcp_rate_limits in libconfig, store => path.
+# Options: limits => tcp_rate_limits in libconfig, store => path, metrics => bind address.
 sub sd_new {
 	my (%opt) = @_;
 	my $c = certs();
@@ -29,7 +29,7 @@ jsonrpc_server = { bind_address = "localhost:$self->{port}"; tls = { ca_certific
 	) . ($opt{limits} ? "tcp_rate_limits = $opt{limits};" : '') . qq( };
 store = { type = "sqlite"; path = "$self->{store}"; };
 directory = { ca_certificate_files = [ "$c/root.crt" ]; ca_intermediate_certificate_files = [ "$c/intermediate.crt" ]; };
-));
+) . ($opt{metrics} ? "metrics = { bind_address = \"$opt{metrics}\"; };" : ''));
 	return $self;
 }
 

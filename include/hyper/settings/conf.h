@@ -113,9 +113,15 @@ struct conf_channel {
 	};
 };
 
+/* /metrics, /healthz, /readyz and the status page */
+struct conf_metrics {
+	char *bind_address; /* NULL: not served */
+};
+
 struct conf_hyper {
 	char *name; /* own operator */
 	enum log_level log_level;
+	struct conf_metrics *metrics; /* may be NULL */
 	struct conf_directory *directory;
 	struct conf_signing *signing;  /* may be NULL */
 	struct conf_channel *channels; /* in configuration order, at most one of each type */
@@ -129,6 +135,7 @@ struct conf_hyper {
 
 struct conf_sd {
 	enum log_level log_level;
+	struct conf_metrics *metrics;       /* may be NULL */
 	struct conf_rpc_server *rpc_server; /* key jsonrpc_server */
 	char *store_path;                   /* store = { type = "sqlite"; path = ...; } */
 	struct conf_strings ca_certificate_files;
@@ -169,6 +176,7 @@ struct conf_proxy_public {
 
 struct conf_proxy {
 	enum log_level log_level;
+	struct conf_metrics *metrics;     /* may be NULL */
 	struct conf_proxy_public *public; /* NULL when the settings have none */
 };
 

@@ -1,0 +1,172 @@
+/* show.c - see the header
+ *
+ * Always true: it reads and counts nothing itself; the numbers are sd's.
+ */
+#include "sd/show.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "hyper/base/clock.h"
+#include "hyper/net/certs.h"
+#include "hyper/net/metrics.h"
+#include "hyper/wire/json.h"
+
+struct show {
+	const struct conf_sd *conf;
+	struct book *book;
+	const uint64_t *calls;
+	struct status *status;
+	uint64_t last_calls;
+	int64_t last_ms;
+};
+
+static uint64_t
+calls_sum(const struct show *s)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < API_METHODS; i++)
+		n += s->calls[i];
+	return n;
+}
+
+static void
+sample(double *ret, void *arg)
+{
+	struct show *s = arg;
+	int64_t now = clock_now_ms(), ms = now - s->last_ms;
+	uint64_t calls = calls_sum(s);
+
+	ret[0] = ms > 0 ? (double)(calls - s->last_calls) * 1e3 / (double)ms : 0;
+	ret[1] = (double)book_length(s->book);
+	if (ms >= 1000) { /* a page that asks more often sees the mean of the last second or more */
+		s->last_calls = calls;
+		s->last_ms = now;
+	}
+}
+
+static json_t *
+tiles(void *arg)
+{
+	struct show *s = arg;
+	json_t *list = json_array();
+
+	json_array_append_new(list, status_tile("records", json_integer((json_int_t)book_length(s->book)), "", ""));
+	json_array_append_new(
+	    list, status_tile("of records", json_integer((json_int_t)book_bytes(s->book)), STATUS_BYTES, ""));
+	json_array_append_new(
+	    list, status_tile("requests since the start", json_integer((json_int_t)calls_sum(s)), "", ""));
+	json_array_append_new(list, certs_tile(s->conf->rpc_server->tls));
+	return list;
+}
+
+static json_t *
+tables(void *arg)
+{
+	static const char *const methods[] = { "method", "requests|", NULL };
+	static const char *const tip[] = { "hash", "created", NULL };
+	struct show *s = arg;
+	json_t *list = json_array(), *rows = json_array();
+	const json_t *last = book_tip(s->book);
+	const char *created = last ? json_str(last, "created_at") : NULL;
+
+	for (size_t i = 0; i < API_METHODS; i++)
+		json_array_append_new(rows, json_pack("[s, I]", api_method_name(i), (json_int_t)s->calls[i]));
+	json_array_append_new(list, status_table("methods", "Requests", "since the start", methods, rows));
+	rows = json_array();
+	if (last)
+		json_array_append_new(rows, json_pack("[s, s]", json_str(last, "hash"), created ? created : ""));
+	json_array_append_new(list, status_table("tip", "Newest record", "", tip, rows));
+	return list;
+}
+
+static void
+metrics(struct evbuffer *out, void *arg)
+{
+	static const struct metrics_family records = { "hyper_directory_records", METRICS_GAUGE,
+		"Records in the chain of the service directory." };
+	static const struct metrics_family bytes = { "hyper_directory_record_bytes", METRICS_GAUGE,
+		"Text of all records of the service directory." };
+	static const struct metrics_family requests = { "hyper_directory_requests_total", METRICS_COUNTER,
+		"Requests to the service directory by method." };
+	static const struct metrics_family poisoned = { "hyper_directory_store_poisoned", METRICS_GAUGE,
+		"1 when a write failed and the process is about to end." };
+	struct show *s = arg;
+	char label[64];
+
+	metrics_begin(out, &records);
+	metrics_uint(out, &records, NULL, book_length(s->book));
+	metrics_begin(out, &bytes);
+	metrics_uint(out, &bytes, NULL, book_bytes(s->book));
+	metrics_begin(out, &requests);
+	for (size_t i = 0; i < API_METHODS; i++) {
+		metrics_label(label, sizeof(label), "method", api_method_name(i));
+		metrics_uint(out, &requests, label, s->calls[i]);
+	}
+	metrics_begin(out, &poisoned);
+	metrics_uint(out, &poisoned, NULL, book_is_poisoned(s->book));
+	certs_metrics(out, s->conf->rpc_server->tls);
+}
+
+static const char *
+state(struct status_reasons *why, void *arg)
+{
+	struct show *s = arg;
+
+	if (!book_is_poisoned(s->book))
+		return "serving";
+	status_reason(why, "a write to the store failed: check the disk, start again");
+	return "failed";
+}
+
+static const struct status_series series[] = { { "requests", "Requests", "/s" }, { "records", "Records", "" } };
+
+int
+show_new(struct event_base *base, const struct conf_sd *conf, struct book *book, const uint64_t calls[API_METHODS],
+    struct show **ret, char err[STATUS_ERR_MAX])
+{
+	struct status_conf sc = { .program = "sd",
+		.name = "service directory",
+		.series = series,
+		.n_series = ARRAY_LEN(series),
+		.sample = sample,
+		.tiles = tiles,
+		.tables = tables,
+		.metrics = metrics,
+		.state = state };
+	struct show *s = calloc(1, sizeof(*s));
+	int rc;
+
+	snprintf(err, STATUS_ERR_MAX, "out of memory");
+	if (!s)
+		return -ENOMEM;
+	s->conf = conf;
+	s->book = book;
+	s->calls = calls;
+	s->last_ms = clock_now_ms();
+	rc = status_new(base, conf->metrics->bind_address, &sc, s, &s->status, err);
+	if (rc < 0) {
+		free(s);
+		return rc;
+	}
+	*ret = s;
+	return 0;
+}
+
+void
+show_free(struct show *s)
+{
+	if (!s)
+		return;
+	status_free(s->status);
+	free(s);
+}
+
+unsigned
+show_port(const struct show *s)
+{
+	return s ? status_port(s->status) : 0;
+}

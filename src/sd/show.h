@@ -1,0 +1,21 @@
+/* show.h - what the service directory shows of itself: metrics and status page; for src/sd only */
+#ifndef SD_SHOW_H
+#define SD_SHOW_H
+
+#include <stdint.h>
+
+#include "hyper/base/attr.h"
+#include "hyper/net/status.h"
+#include "hyper/settings/conf.h"
+#include "sd/api.h"
+
+struct show;
+
+/* `conf` (with metrics), `book` and `calls` are borrowed until show_free(). As status_new(). */
+int show_new(struct event_base *, const struct conf_sd *conf, struct book *book, const uint64_t calls[API_METHODS],
+    struct show **ret, char err[STATUS_ERR_MAX]) ATTR_MUST_USE;
+/* NULL is fine, here and below. */
+void show_free(struct show *);
+unsigned show_port(const struct show *); /* 0 without one */
+
+#endif
