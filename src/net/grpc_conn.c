@@ -1,7 +1,7 @@
 /* grpc_conn.c - life of a connection: dial, TLS, bytes to and from nghttp2, end
  *
- *   socket --bufferevent_openssl--> input  --> nghttp2_session_mem_recv
- *   socket <-----------------------  output <-- nghttp2_session_mem_send, while output is small
+ *   socket --tlsio--> nghttp2_session_mem_recv
+ *   socket <--tlsio-- output <-- nghttp2_session_mem_send, while output is small
  *
  * Always true:
  *  1. Callbacks of the owner run from events of this file only. Calls of the
@@ -11,7 +11,7 @@
  *  3. Memory of a freed connection goes in a finalizer, which runs in the next turn
  *     of the loop or in event_base_free(); until then every pointer of a
  *     callback up the stack stays valid.
- *  4. fd and SSL belong to the connection, not to the bufferevent: the
+ *  4. fd and SSL belong to the connection, not to the tlsio: the
  *     descriptor is back when on_closed runs.
  *
  * A missing close_notify is no error: HTTP/2 framing tells whether a stream was complete.
@@ -30,9 +30,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include <event2/buffer.h>
-#include <event2/bufferevent.h>
-#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
 #include <openssl/err.h>
 #include <openssl/x509_vfy.h>
@@ -43,6 +40,7 @@
 #include "hyper/base/log.h"
 #include "hyper/net/dial.h"
 #include "hyper/net/linger.h"
+#include "net/tlsio.h"
 
 static const struct {
 	const char *name;
@@ -92,7 +90,7 @@ say_goodbye(struct grpc_conn *c)
 {
 	size_t sent = 0;
 
-	if (c->h2 == NULL || evbuffer_get_length(bufferevent_get_output(c->bev)) > 0)
+	if (c->h2 == NULL || tlsio_waiting(c->io) > 0)
 		return;
 	nghttp2_session_terminate_session(c->h2, NGHTTP2_NO_ERROR);
 	while (sent < 16384) {
@@ -113,12 +111,10 @@ conn_teardown(struct grpc_conn *c)
 {
 	dial_free(c->dial);
 	c->dial = NULL;
-	if (c->bev != NULL) {
+	if (c->io != NULL) {
 		say_goodbye(c);
-		/* with a callback pending, free alone would leave the events armed over our fd_close() */
-		bufferevent_disable(c->bev, EV_READ | EV_WRITE);
-		bufferevent_free(c->bev);
-		c->bev = NULL;
+		tlsio_free(c->io);
+		c->io = NULL;
 	}
 	nghttp2_session_del(c->h2);
 	c->h2 = NULL;
@@ -200,6 +196,36 @@ grpc_conn_free(struct grpc_conn *c)
 
 /* --- bytes --- */
 
+/* Why the TLS connection ended, in OpenSSL's words where it has some. */
+static void
+conn_lost(struct grpc_conn *c)
+{
+	const struct tlsio_end *ended = tlsio_ended(c->io);
+	const bool handshake = c->state == CONN_HANDSHAKE;
+	const long verify = SSL_get_verify_result(c->ssl);
+	const char *reason = ended->code != 0 ? ERR_reason_error_string(ended->code) : NULL;
+	enum end_reason end = END_RESET;
+
+	if (handshake && verify != X509_V_OK) {
+		/* OpenSSL's reason would only say "certificate verify failed" */
+		reason = X509_verify_cert_error_string(verify);
+		end = END_TLS;
+	} else if (reason != NULL) {
+		end = END_TLS;
+	} else if (ended->is_eof || ended->err == 0) {
+		reason = "the peer closed the connection";
+		end = handshake || c->n_streams > 0 ? END_RESET : END_CLOSED;
+	} else {
+		reason = strerror(ended->err);
+	}
+	if (end == END_CLOSED && c->h2_why[0] != '\0')
+		reason = c->h2_why;
+	if (handshake)
+		grpc_conn_fail(c, end, "TLS handshake with %s: %s", c->peer, reason);
+	else
+		grpc_conn_fail(c, end, "%s: %s", c->peer, reason);
+}
+
 void
 grpc_conn_run_down(struct grpc_conn *c)
 {
@@ -213,26 +239,41 @@ check_run_down(struct grpc_conn *c)
 {
 	if (!grpc_conn_is_alive(c) || nghttp2_session_want_read(c->h2) || c->linger_ms != 0)
 		return;
-	if (!nghttp2_session_want_write(c->h2) && evbuffer_get_length(bufferevent_get_output(c->bev)) == 0)
+	if (!nghttp2_session_want_write(c->h2) && tlsio_waiting(c->io) == 0)
 		grpc_conn_run_down(c);
 	else if (c->give_up_ms == 0)
 		c->give_up_ms = clock_now_ms() + GRPC_LINGER_MS;
 }
 
-/* Takes frames from nghttp2 while the output is small. */
-static void
-conn_pump(struct grpc_conn *c)
+/* Takes frames from nghttp2 while little waits. True: there may be more. */
+static bool
+conn_fill(struct grpc_conn *c)
 {
-	struct evbuffer *out = bufferevent_get_output(c->bev);
 	const uint8_t *data;
 	ssize_t n = 1;
 
-	while (n > 0 && grpc_conn_is_alive(c) && evbuffer_get_length(out) < GRPC_OUT_HIGH) {
+	while (n > 0 && grpc_conn_is_alive(c) && tlsio_waiting(c->io) < GRPC_OUT_HIGH) {
 		n = nghttp2_session_mem_send(c->h2, &data);
 		if (n < 0)
 			grpc_conn_fail(c, END_INTERNAL, "%s: HTTP/2: %s", c->peer, nghttp2_strerror((int)n));
-		else if (n > 0 && evbuffer_add(out, data, (size_t)n) != 0)
+		else if (n > 0 && tlsio_put(c->io, data, (size_t)n) != 0)
 			grpc_conn_fail(c, END_INTERNAL, "%s: out of memory", c->peer);
+	}
+	return n > 0;
+}
+
+/* Sends what is due, as much as the socket takes. */
+static void
+conn_pump(struct grpc_conn *c)
+{
+	bool more = true;
+
+	while (more && grpc_conn_is_alive(c)) {
+		more = conn_fill(c);
+		if (grpc_conn_is_alive(c) && tlsio_flush(c->io) != 0)
+			conn_lost(c);
+		else if (tlsio_waiting(c->io) > 0)
+			more = false;
 	}
 	check_run_down(c);
 }
@@ -259,30 +300,31 @@ on_work(evutil_socket_t sock, short what, void *arg)
 	conn_step(arg);
 }
 
+/* Hands what came to nghttp2. */
 static void
-on_written(struct bufferevent *bev, void *arg)
+conn_read(struct grpc_conn *c)
 {
-	(void)bev;
-	conn_step(arg);
-}
+	static uint8_t buf[16384]; /* one at a time: nothing in here waits */
+	ssize_t n = 1;
+	int i = 0;
 
-static void
-on_readable(struct bufferevent *bev, void *arg)
-{
-	struct evbuffer *in = bufferevent_get_input(bev);
-	struct grpc_conn *c = arg;
-	size_t len;
-
-	while (grpc_conn_is_alive(c) && (len = evbuffer_get_contiguous_space(in)) > 0) {
-		ssize_t n = nghttp2_session_mem_recv(c->h2, evbuffer_pullup(in, (ssize_t)len), len);
-
+	for (; i < GRPC_READS && grpc_conn_is_alive(c); i++) {
+		n = tlsio_read(c->io, buf, sizeof buf);
+		if (n <= 0)
+			break;
+		n = nghttp2_session_mem_recv(c->h2, buf, (size_t)n);
 		if (n < 0)
 			grpc_conn_fail(c, n == NGHTTP2_ERR_NOMEM ? END_INTERNAL : END_RESET, "%s: HTTP/2: %s", c->peer,
 			    nghttp2_strerror((int)n));
-		evbuffer_drain(in, len);
-		c->last_rx_ms = clock_now_ms();
+		else if (!tlsio_has_more(c->io))
+			break;
 	}
-	conn_step(c);
+	if (i > 0 || n > 0)
+		c->last_rx_ms = clock_now_ms();
+	if (n < 0 && grpc_conn_is_alive(c))
+		conn_lost(c);
+	else if (i == GRPC_READS && grpc_conn_is_alive(c))
+		tlsio_again(c->io);
 }
 
 /* --- TLS --- */
@@ -322,47 +364,26 @@ conn_secured(struct grpc_conn *c)
 	tls_peer_fini(&peer);
 }
 
-/* Why the bufferevent ended, in OpenSSL's words where it has some. */
+/* Something may be possible on the socket. */
 static void
-conn_lost(struct grpc_conn *c, bool eof, int err)
+on_ready(void *arg)
 {
-	const unsigned long code = bufferevent_get_openssl_error(c->bev);
-	const bool handshake = c->state == CONN_HANDSHAKE;
-	const long verify = SSL_get_verify_result(c->ssl);
-	const char *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
-	enum end_reason end = END_RESET;
-
-	if (handshake && verify != X509_V_OK) {
-		/* OpenSSL's reason would only say "certificate verify failed" */
-		reason = X509_verify_cert_error_string(verify);
-		end = END_TLS;
-	} else if (reason != NULL) {
-		end = END_TLS;
-	} else if (eof || err == 0) {
-		reason = "the peer closed the connection";
-		end = handshake || c->n_streams > 0 ? END_RESET : END_CLOSED;
-	} else {
-		reason = strerror(err);
-	}
-	if (end == END_CLOSED && c->h2_why[0] != '\0')
-		reason = c->h2_why;
-	if (handshake)
-		grpc_conn_fail(c, end, "TLS handshake with %s: %s", c->peer, reason);
-	else
-		grpc_conn_fail(c, end, "%s: %s", c->peer, reason);
-}
-
-static void
-on_event(struct bufferevent *bev, short what, void *arg)
-{
-	const int err = EVUTIL_SOCKET_ERROR();
 	struct grpc_conn *c = arg;
+	int rc = 0;
 
-	(void)bev;
-	if ((what & BEV_EVENT_CONNECTED) != 0 && c->state == CONN_HANDSHAKE)
-		conn_secured(c);
-	else if ((what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) != 0 && c->state < CONN_ENDING)
-		conn_lost(c, (what & BEV_EVENT_EOF) != 0, err);
+	if (c->state == CONN_HANDSHAKE) {
+		rc = tlsio_handshake(c->io);
+		if (rc < 0)
+			conn_lost(c);
+		else if (rc > 0)
+			conn_secured(c);
+	}
+	if (rc > 0 && grpc_conn_is_alive(c) && !tlsio_has_more(c->io)) {
+		grpc_conn_kick(c); /* after the owner, who may have a request for the first record */
+		return;
+	}
+	if (grpc_conn_is_alive(c))
+		conn_read(c);
 	conn_step(c);
 }
 
@@ -393,14 +414,7 @@ conn_start_tls(struct grpc_conn *c)
 	SSL_set_options(c->ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
 	SSL_set_msg_callback(c->ssl, on_tls_message);
 	SSL_set_msg_callback_arg(c->ssl, c);
-	c->bev = bufferevent_openssl_socket_new(c->base, c->fd, c->ssl,
-	    c->role == TLS_SERVER ? BUFFEREVENT_SSL_ACCEPTING : BUFFEREVENT_SSL_CONNECTING, BEV_OPT_DEFER_CALLBACKS);
-	if (c->bev == NULL)
-		return -ENOMEM;
-	bufferevent_openssl_set_allow_dirty_shutdown(c->bev, 1);
-	bufferevent_setcb(c->bev, on_readable, on_written, on_event, c);
-	bufferevent_setwatermark(c->bev, EV_WRITE, GRPC_OUT_LOW, 0);
-	if (bufferevent_enable(c->bev, EV_READ | EV_WRITE) != 0)
+	if (tlsio_new(c->base, c->fd, c->ssl, on_ready, c, &c->io) != 0)
 		return -ENOMEM;
 	grpc_timer_rearm(c);
 	return 0;

@@ -19,9 +19,9 @@
 #include "hyper/net/grpc.h"
 #include "hyper/net/listen.h"
 
-struct bufferevent;
 struct dial;
 struct event;
+struct tlsio;
 
 #define GRPC_BIT(s) (1u << (s))
 
@@ -36,8 +36,8 @@ struct event;
 #define GRPC_CONN_PARTIAL    ((size_t)32 * 1024 * 1024)  /* messages that have not come whole yet */
 #define GRPC_ALL_PARTIAL     ((size_t)256 * 1024 * 1024) /* the same, all connections together */
 #define GRPC_ALL_QUEUE       ((size_t)256 * 1024 * 1024) /* frames waiting, all connections together */
-#define GRPC_OUT_HIGH        ((size_t)256 * 1024)        /* nothing is taken from nghttp2 above this */
-#define GRPC_OUT_LOW         ((size_t)64 * 1024)
+#define GRPC_OUT_HIGH        ((size_t)64 * 1024)         /* nothing is taken from nghttp2 above this */
+#define GRPC_READS           16                          /* records at most, then other connections get their turn */
 
 /* Deadlines. The first four are protocol.md 3.2 "Keepalive". A connection that a
  * peer opened to us is closed after ten minutes without a stream (the reference: one): peers
@@ -145,7 +145,7 @@ struct grpc_conn {
 	char *peer;        /* "localhost:8889 as hd-2", "127.0.0.1:4711": for texts */
 	int fd;
 	SSL *ssl;
-	struct bufferevent *bev; /* neither closes fd nor frees ssl */
+	struct tlsio *io;
 	nghttp2_session *h2;
 
 	struct event *ev_work; /* send, deliver ends, end */

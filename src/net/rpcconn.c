@@ -45,6 +45,8 @@
 #define LINGER_MAX   ((size_t)16 * 1024 * 1024)
 #define READ_AHEAD   ((size_t)64 * 1024)
 
+#define RESPONSE_HEAD ((size_t)1024) /* about; more only costs a write */
+
 #define BIT(s) (1u << (s))
 
 /* X(state, where it may go) */
@@ -217,6 +219,11 @@ conn_respond(struct rpc_conn *c, int status, const char *body)
 	struct evbuffer *out = bufferevent_get_output(c->bev);
 	size_t len = body != NULL ? strlen(body) : 0;
 
+	/* in one piece they are one TLS record and one write */
+	if (evbuffer_expand(out, RESPONSE_HEAD + len) != 0) {
+		rpc_conn_free(c, "out of memory");
+		return;
+	}
 	rpc_response_head(c->srv, &c->head, status, len, c->keep, out);
 	conn_enter(c, CONN_WRITING, http_status_text(status));
 	if (len > 0 && evbuffer_add(out, body, len) != 0)

@@ -1,4 +1,4 @@
-/* grpc.h - gRPC over HTTP/2 over TLS (nghttp2, bufferevent_openssl): connections, streams, messages
+/* grpc.h - gRPC over HTTP/2 over TLS (nghttp2, OpenSSL): connections, streams, messages
  *
  *   TCP --tls--> SECURED --h2--> streams: HEADERS, 5-byte framed messages, trailers
  *
