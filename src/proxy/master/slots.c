@@ -180,10 +180,10 @@ on_message(const struct chan_msg *m, int *fd, bool lost, void *arg)
 	if (m->gen != s->gen)
 		return -EPROTO;
 	for (i = 0; i < ARRAY_LEN(rules); i++)
-		if (rules[i].type == m->type)
-			return rules[i].from & BIT(s->state) ? rules[i].serve(s, m, fd, lost) : -EPROTO;
-	/* A worker that was told to stop while it started says READY late. */
-	return m->type == CHAN_READY && s->state == SLOT_STOPPING ? 0 : -EPROTO;
+		if (rules[i].type == m->type && rules[i].from & BIT(s->state))
+			return rules[i].serve(s, m, fd, lost);
+	/* One that was told to stop or killed while it started: READY comes late, and what follows it is still read. */
+	return m->type == CHAN_READY && (s->state == SLOT_STOPPING || s->state == SLOT_DOOMED) ? 0 : -EPROTO;
 }
 
 static void

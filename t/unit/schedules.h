@@ -1,0 +1,186 @@
+/* schedules.h - for test_schedules: the world around the master's tables, and the model that says what must happen
+ *
+ *   schedules_world.c   clock, worker processes, peers, memory and log, all played
+ *   schedules_model.c   what each message must lead to
+ *   schedules_holds.c   what must hold after each step
+ *   test_schedules.c    random steps, the search for a short failing schedule
+ *
+ * Real are: token table, sessions, parked sockets, quotas, meetings, slots, channels, and all sockets.
+ */
+#ifndef SCHEDULES_H
+#define SCHEDULES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "hyper/base/attr.h"
+#include "hyper/wire/chanmsg.h"
+#include "proxy/master/meet.h"
+#include "proxy/master/quota.h"
+#include "proxy/master/session.h"
+#include "proxy/master/slots.h"
+
+#define MAP_SIZE  4096 /* the largest table here */
+#define N_SLOTS   3
+#define N_TOKENS  4
+#define N_CONNS   6
+#define N_PAIRS   64 /* of one schedule */
+#define N_ANSWERS 128
+#define LIFE_NS   INT64_C(20000000000)
+#define MS        INT64_C(1000000)
+
+/* What one schedule is played with; drawn from its seed. */
+struct knobs {
+	size_t table_slots, max_pairs;
+	struct quota_conf quota;
+	bool answers_at_once; /* A gets its answer where the session ends */
+};
+
+/* --- the world --- */
+
+struct answer { /* owed to a worker, in this order */
+	enum chan_type type;
+	uint64_t conn, pair;
+	enum end_reason reason;
+	bool or_internal; /* there was no memory for it */
+	int first;        /* PAIR: the connection that must come along */
+};
+
+/* The process of a slot. */
+struct proc {
+	unsigned slot;
+	uint32_t gen;
+	pid_t pid;     /* 0: none, or reaped */
+	int chan;      /* its end, -1 once it is dead */
+	bool is_dead;  /* until the next one lives in this slot */
+	bool is_ready; /* READY was sent */
+	bool is_told_to_stop;
+	bool is_wrong;  /* it said something for which it must die */
+	bool is_frozen; /* no heartbeat */
+	struct worker_stats *page;
+	int status;
+	unsigned n_said, n_heard; /* well-formed ARRIVED, PAIRED, ENDED */
+	unsigned n_lost;          /* on_lost for this process */
+	int64_t started_ns;
+	struct answer answers[N_ANSWERS];
+	size_t n_answers;
+};
+
+/* A TCP connection: `srv` is what a worker has accepted. */
+struct conn {
+	int srv, cli;
+	uint64_t cookie;
+	bool is_reset, is_fin, has_data; /* what its peer did */
+	bool is_used;                    /* not before it was answered, nor while parked or paired */
+	uint64_t no;                     /* the worker's number of it, at its last arrival */
+	unsigned slot;                   /* where that was */
+};
+
+struct world {
+	int64_t now_ns;
+	struct event_base *base;
+	struct proc procs[N_SLOTS];
+	struct conn conns[N_CONNS];
+	unsigned activity;       /* counts whatever happens */
+	unsigned spawn_failures; /* the next so many starts of a worker fail */
+	int alloc_next;          /* in what the next message or request leads to, this allocation fails; 0 none */
+	int alloc_fail;          /* the same, from now on */
+	bool alloc_failed;
+	bool is_verbose, is_stopping;
+	int64_t stop_ns;
+};
+extern struct world w;
+
+void world_init(void);
+void world_fini(void);
+/* Peers that broke their connections get new ones. */
+void conns_renew(void);
+int conn_of_socket(int fd);
+bool conn_is_gone(const struct conn *); /* nothing will ever come of it */
+void conn_do(struct conn *, char what); /* 'r'eset, 'f'in, 'd'ata; waits until it has arrived */
+
+struct proc *proc_of_slot(const struct slot *);
+void proc_say(struct proc *, const struct chan_msg *, int fd);
+void proc_say_bytes(struct proc *, const void *, size_t);
+void proc_die(struct proc *, int status);
+/* Reads what the master sent to it. */
+void proc_read(struct proc *);
+/* The loop until nothing happens any more. */
+void pump(void);
+size_t fds_open(void);
+
+/* Ends this process with a message: the parent takes it from there. */
+_Noreturn void schedule_failed(const char *fmt, ...) ATTR_PRINTF(1, 2);
+#define MUST(cond, ...)                               \
+	do {                                          \
+		if (!(cond))                          \
+			schedule_failed(__VA_ARGS__); \
+	} while (0)
+void say_verbose(const char *fmt, ...) ATTR_PRINTF(1, 2);
+
+/* --- the model --- */
+
+enum token_state { T_NONE, T_ISSUED, T_PARKED, T_PAIRED, T_ENDED };
+
+struct tok {
+	enum token_state state;
+	struct token token;
+	uint8_t hash[32];
+	char id[SESSION_ID_MAX];
+	int64_t deadline_ns;
+	bool is_asking;          /* A's answer is owed */
+	struct session *session; /* while it lives or is_asking */
+	int conn;                /* PARKED */
+	unsigned op;             /* who asked */
+};
+
+struct mpair {
+	uint64_t id;
+	bool is_handing, is_done;
+	unsigned slot, op;
+	int first, second; /* connections */
+	int64_t since_ns;
+};
+
+struct model {
+	struct knobs knobs;
+	struct toktab *table;
+	struct toktab_head *map; /* the same, read-only */
+	struct quota *quota;
+	struct sessions *sessions;
+	struct meet *meet;
+	struct slots *slots;
+	struct tok toks[N_TOKENS];
+	struct mpair pairs[N_PAIRS];
+	size_t n_pairs;
+	size_t fds_before; /* before the schedule */
+	uint64_t last_conn;
+	bool is_empty; /* on_empty came */
+};
+extern struct model m;
+
+void model_start(const struct knobs *);
+/* Ends the schedule: stops in order or, with `abruptly`, as after a failed start. */
+void model_finish(bool abruptly, bool now);
+void model_stop(bool now);
+void model_issue(unsigned t);
+void model_answer(unsigned t);
+void model_cancel(unsigned t);
+void model_check(void);   /* what holds after each step */
+void model_settled(void); /* and when nothing is left to do */
+struct mpair *model_pair(uint64_t id);
+/* -1: of any operator, in any slot */
+size_t model_count_toks(enum token_state, int op);
+size_t model_count_asking(int op);
+size_t model_count_pairs(int op, int slot, bool only_handing);
+
+/* From the world. */
+bool model_wants(const char *event);
+void model_on_log(const char *event, const char *text);
+void model_on_answer(struct proc *, const struct chan_msg *, int fd);
+bool model_may_kill(const struct proc *);
+extern const struct slots_ops model_ops;
+
+#endif
