@@ -182,6 +182,26 @@ tcp_tune(int fd)
 		bench_die("setsockopt: %s", strerror(errno));
 }
 
+static bool is_meagre;
+
+void
+tcp_be_meagre(bool on)
+{
+	is_meagre = on;
+}
+
+/* Before connect(): a window that was offered is not taken back. */
+static void
+tcp_set_meagre(int fd)
+{
+	int bytes = 2048, segment = 536;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)) < 0 ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof(segment)) < 0)
+		bench_die("setsockopt: %s", strerror(errno));
+}
+
 int
 tcp_try_dial(uint16_t port, unsigned source)
 {
@@ -198,6 +218,8 @@ tcp_try_dial(uint16_t port, unsigned source)
 		if (bind(fd, (struct sockaddr *)&from, sizeof(from)) < 0)
 			goto out;
 	}
+	if (is_meagre)
+		tcp_set_meagre(fd);
 	if (connect(fd, (struct sockaddr *)&sin, sizeof(sin)) < 0)
 		goto out;
 	tcp_tune(fd);

@@ -40,7 +40,10 @@ struct conf {
 	bool ahead;       /* pairing rate: tokens are issued before the clock starts */
 	double warm;      /* seconds before the measured window */
 	double seconds;   /* of the window */
-	const char *preambles, *ca, *cert, *key, *host, *method;
+	size_t per_s;     /* pairing rate: so many a second at most, 0: as fast as it goes; attack: its pace */
+	size_t source;    /* attack: from 127.source.0.0/16 */
+	size_t sources;   /* attack: addresses of that */
+	const char *preambles, *ca, *cert, *key, *host, *method, *kind;
 	pid_t pid[PIDS_MAX]; /* roots of the process trees whose CPU is counted */
 	size_t n_pid;
 };
@@ -64,6 +67,10 @@ void loop_turn(int ep, int timeout_ms);
 
 /* A non-blocking listener on 127.0.0.1, whose port may have been in use a moment ago. */
 int tcp_listen(uint16_t port) ATTR_MUST_USE;
+
+/* All that dial from now on have the smallest buffers and segments: what they do not read is stuck in the relay, whose
+ * own send buffers then stay small as well. */
+void tcp_be_meagre(bool on);
 
 /* Connected (blocking connect on loopback), then non-blocking, without Nagle. `source` > 0 spreads the local
  * addresses, so that closed connections do not use up the ports of one. */
@@ -103,6 +110,7 @@ struct http {
 	int ep;
 	SSL *ssl; /* NULL: plain */
 	bool is_client, wants_write;
+	bool takes_refusals; /* client: an answer that is no 200 is an answer too */
 	char *in;
 	size_t n_in, cap_in;
 	char out[16384];
@@ -133,5 +141,10 @@ int work_pingpong(const struct conf *);
 int work_idle(const struct conf *);
 int work_rate(const struct conf *);  /* connections or brokered pairs per second */
 int work_calls(const struct conf *); /* JSON-RPC calls end to end */
+
+/* --- attack.c --- */
+
+#define ATTACKER "attacker" /* the operator whose connections nobody dials: broker.c only says yes to him */
+int work_attack(const struct conf *);
 
 #endif

@@ -7,6 +7,9 @@
  * With `ahead` the tokens are all issued first and B dials when A does; in forward mode (peers) there is no token
  * and B is what the listener accepts.
  *
+ * With per_s a pair is begun at the end of each 1/per_s of a second, if a slot is free. What the operator ATTACKER asks for
+ * (attack.c) gets our yes, and nobody comes.
+ *
  * Always true: one thread, one loop; a connection is closed by its own event only, A first.
  */
 #include "bench.h"
@@ -32,6 +35,7 @@ struct slot {
 	struct engine *e;
 	struct http *http; /* NULL: no control plane */
 	int64_t start_ns;
+	struct slot *next; /* rested */
 };
 
 struct party {
@@ -57,6 +61,8 @@ struct engine {
 	bool is_issuing, is_over, is_measuring;
 	size_t started, done, limit; /* pairs */
 	size_t n_idle;               /* slots */
+	struct slot *rested;         /* with a pace: slots that wait for their turn */
+	int64_t due_ns;
 	unsigned source;
 	struct hist latency;
 };
@@ -74,6 +80,7 @@ static const char request[] =
     "\"public-proxy-1.ga.requestConnection(2bcd225bf40179d8)\"}";
 
 static void slot_start(struct slot *);
+static void slot_begin(struct slot *);
 
 static struct party *
 party_new(struct engine *e, int fd, void (*on_event)(struct ev *, uint32_t))
@@ -204,6 +211,19 @@ slot_start(struct slot *s)
 		e->n_idle++;
 		return;
 	}
+	if (e->conf->per_s && !e->is_issuing && !e->pairs) {
+		s->next = e->rested;
+		e->rested = s;
+		return;
+	}
+	slot_begin(s);
+}
+
+static void
+slot_begin(struct slot *s)
+{
+	struct engine *e = s->e;
+
 	s->start_ns = clock_now_ns();
 	if (e->is_issuing) {
 		e->n_issued++;
@@ -267,7 +287,7 @@ on_told(struct http *h, char *body, size_t len)
 		id = p;
 	if (!id)
 		bench_die("no id in: %.400s", body);
-	if (!e->is_issuing)
+	if (!e->is_issuing && !strstr(body, "\"name\":\"" ATTACKER "\""))
 		dial_b(e, token);
 	snprintf(answer, sizeof(answer), "{\"jsonrpc\":\"2.0\",\"result\":{},%.180s", id);
 	http_answer(h, answer);
@@ -362,6 +382,26 @@ start_all(struct engine *e)
 		slot_start(&e->slots[i]);
 }
 
+/* Lets the slots begin whose turn it is, or rest for good: milliseconds until the next turn. */
+static int
+pace(struct engine *e)
+{
+	int64_t step = NS_PER_S / (int64_t)e->conf->per_s, now = clock_now_ns();
+	struct slot *s;
+
+	if (e->due_ns < now - NS_PER_S)
+		e->due_ns = now;
+	while ((s = e->rested) && (e->is_over || e->due_ns <= now)) {
+		e->rested = s->next;
+		e->due_ns += step;
+		if (e->is_over)
+			e->n_idle++;
+		else
+			slot_begin(s);
+	}
+	return e->due_ns > now ? (int)((e->due_ns - now) / NS_PER_MS) : 1;
+}
+
 /* Until `*counter` is `want`, or the time is over; dies when nothing moves. */
 static void
 run(struct engine *e, const size_t *counter, size_t want, int64_t end_ns)
@@ -370,7 +410,7 @@ run(struct engine *e, const size_t *counter, size_t want, int64_t end_ns)
 	int64_t now = clock_now_ns(), moved = now;
 
 	for (; *counter < want && now < end_ns; now = clock_now_ns()) {
-		loop_turn(e->ep, 100);
+		loop_turn(e->ep, e->conf->per_s ? pace(e) : 100);
 		if (*counter != last) {
 			last = *counter;
 			moved = now;

@@ -1,6 +1,7 @@
 /* load.c - the load generator's command line: load WORK key=value ...
  *
  *   bulk pingpong idle rate calls      the workloads, docs/performance.md
+ *   attack                             attack.c
  *
  * One JSON line on success; otherwise a message and exit status 1. Loopback only.
  */
@@ -21,6 +22,7 @@ static const struct {
 	{ "idle", work_idle },
 	{ "rate", work_rate },
 	{ "calls", work_calls },
+	{ "attack", work_attack },
 };
 
 static const char *const modes[] = { [MEET_FORWARD] = "forward", [MEET_TOKEN] = "token", [MEET_PREAMBLE] = "preamble" };
@@ -42,7 +44,7 @@ set_text(struct conf *c, const char *key, const char *value)
 	const struct {
 		const char *key, **at;
 	} tab[] = { { "preambles", &c->preambles }, { "ca", &c->ca }, { "cert", &c->cert }, { "key", &c->key },
-		{ "host", &c->host }, { "method", &c->method } };
+		{ "host", &c->host }, { "method", &c->method }, { "kind", &c->kind } };
 
 	for (size_t i = 0; i < sizeof(tab) / sizeof(tab[0]); i++) {
 		if (strcmp(key, tab[i].key) == 0) {
@@ -71,6 +73,9 @@ set_number(struct conf *c, const char *key, const char *value)
 		{ "pairs", NULL, &c->pairs, NULL, NULL, 9000 },
 		{ "count", NULL, &c->count, NULL, NULL, 1000000 },
 		{ "in_flight", NULL, &c->in_flight, NULL, NULL, 1024 },
+		{ "per_s", NULL, &c->per_s, NULL, NULL, 100000 },
+		{ "source", NULL, &c->source, NULL, NULL, 255 },
+		{ "sources", NULL, &c->sources, NULL, NULL, 50000 },
 		{ "warm", NULL, NULL, &c->warm, NULL, 60 },
 		{ "seconds", NULL, NULL, &c->seconds, NULL, 600 },
 		{ "both", NULL, NULL, NULL, &c->both, 1 },
@@ -119,7 +124,7 @@ set(struct conf *c, const char *key, const char *value)
 int
 main(int argc, char **argv)
 {
-	struct conf c = { .pairs = 1, .in_flight = 64, .warm = 0.3, .seconds = 1, .host = "localhost" };
+	struct conf c = { .pairs = 1, .in_flight = 64, .warm = 0.3, .seconds = 1, .sources = 1, .host = "localhost" };
 	struct rlimit rl;
 
 	signal(SIGPIPE, SIG_IGN);
@@ -135,11 +140,11 @@ main(int argc, char **argv)
 		*eq = '\0';
 		set(&c, argv[i], eq + 1);
 	}
-	if (c.pairs == 0 || c.in_flight == 0)
-		bench_die("pairs and in_flight must be positive");
+	if (c.pairs == 0 || c.in_flight == 0 || c.sources == 0)
+		bench_die("pairs, in_flight and sources must be positive");
 	pattern_init();
 	for (size_t i = 0; argc > 1 && i < sizeof(works) / sizeof(works[0]); i++)
 		if (strcmp(argv[1], works[i].name) == 0)
 			return works[i].work(&c);
-	bench_die("usage: load bulk|pingpong|idle|rate|calls key=value ...");
+	bench_die("usage: load bulk|pingpong|idle|rate|calls|attack key=value ...");
 }
