@@ -107,6 +107,30 @@ fd_is_tcp(int fd)
 	       info.tcpi_bytes_received > 0;
 }
 
+bool
+fd_tcp_has_ended(int fd)
+{
+	union control ctl;
+	char c;
+	struct iovec iov = { .iov_base = &c, .iov_len = 1 };
+	struct msghdr mh = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)
+	};
+	int on = 1, off = 0, inq = 0;
+	struct cmsghdr *cm;
+	ssize_t n;
+
+	(void)!setsockopt(fd, IPPROTO_TCP, TCP_INQ, &on, sizeof(on));
+	n = recvmsg(fd, &mh, MSG_PEEK | MSG_DONTWAIT);
+	(void)!setsockopt(fd, IPPROTO_TCP, TCP_INQ, &off, sizeof(off));
+	if (n != 0)
+		return n > 0;
+	for (cm = CMSG_FIRSTHDR(&mh); cm; cm = CMSG_NXTHDR(&mh, cm))
+		if (cm->cmsg_level == IPPROTO_TCP && cm->cmsg_type == TCP_CM_INQ)
+			memcpy(&inq, CMSG_DATA(cm), sizeof(inq));
+	return inq > 0;
+}
+
 void
 fd_notice_vanished(int fd)
 {

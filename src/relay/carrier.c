@@ -7,70 +7,166 @@
  *  3. Memory in flight is at most one pipe's or CARRIER_BUF bytes a direction.
  *     A 64 KiB pipe may be full after 16 segments of one byte each (Linux 6.18),
  *     which only makes fills smaller.
+ *  4. The journal names the owner of a pipe before its first byte comes, and until
+ *     after its last one went. The entry of one that is closed with bytes in it
+ *     stays: who keeps a duplicate must not take it for an empty one.
  *
  * splice(2) never waits here: SPLICE_F_NONBLOCK covers the pipe, O_NONBLOCK of
  * the sockets the rest. It knows no MSG_NOSIGNAL: the process ignores SIGPIPE.
+ *
+ * A pipe is one descriptor: /proc/self/fd/N of a pipe can be opened for both
+ * ways (Linux 6.18), which halves what a pool costs. Where it cannot, two do.
  */
 #include "relay/carrier.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "hyper/base/bug.h"
 #include "hyper/base/fd.h"
+#include "hyper/relay/relay.h"
+
+#define NO_NUMBER UINT32_MAX
 
 struct carrier {
 	struct carrier *next; /* in the pool */
-	int rd, wr;           /* -1 in a buffer */
-	size_t cap;           /* most bytes of one fill */
-	size_t off, len;      /* `len` bytes in flight; a buffer's start at `off` */
+	int rd, wr;           /* -1 in a buffer; wr is -1 too where rd is both */
+	uint32_t no;          /* NO_NUMBER: it was made here */
+	uint32_t cap;         /* most bytes of one fill */
+	uint32_t off, len;    /* `len` bytes in flight; a buffer's start at `off` */
 	uint8_t buf[];        /* CARRIER_BUF bytes in a buffer, none in a pipe */
 };
 
-static void
-carrier_free(struct carrier *c)
+static int
+pipe_wr(const struct carrier *c)
 {
+	return c->wr >= 0 ? c->wr : c->rd;
+}
+
+static void
+carrier_free(struct carrier_pool *pool, struct carrier *c)
+{
+	uint32_t no = c->no;
+
 	fd_close(&c->rd);
 	fd_close(&c->wr);
 	free(c);
+	if (no == NO_NUMBER)
+		return;
+	pool->here[no] = false;
+	if (pool->on_gone)
+		pool->on_gone(no, pool->arg);
+}
+
+static void
+journal_put(struct carrier_pool *pool, const struct carrier *c, uint64_t owner)
+{
+	if (c->no != NO_NUMBER)
+		__atomic_store_n(&pool->journal[c->no], owner, __ATOMIC_RELEASE);
+}
+
+/* --- the pool -------------------------------------------------------------- */
+
+static void
+pool_add(struct carrier_pool *pool, struct carrier *c)
+{
+	c->next = pool->idle;
+	pool->idle = c;
+	pool->n_idle++;
+}
+
+static struct carrier *
+pool_take(struct carrier_pool *pool)
+{
+	struct carrier *c = pool->idle;
+
+	pool->idle = c->next;
+	pool->n_idle--;
+	if (pool->n_idle < pool->low)
+		pool->low = pool->n_idle;
+	return c;
 }
 
 void
 carrier_pool_fini(struct carrier_pool *pool)
 {
 	BUG_ON(pool->n_used != 0);
-	while (pool->idle) {
-		struct carrier *c = pool->idle;
-
-		pool->idle = c->next;
-		carrier_free(c);
-	}
-	pool->n_idle = 0;
+	while (pool->n_idle > 0)
+		carrier_free(pool, pool_take(pool));
 }
 
-static struct carrier *
-carrier_new(size_t room)
+void
+carrier_pool_trim(struct carrier_pool *pool)
 {
-	struct carrier *c = calloc(1, sizeof(*c) + room);
+	size_t spare = pool->low;
 
-	if (!c)
-		return NULL;
-	c->rd = c->wr = -1;
-	c->cap = room;
-	return c;
+	while (spare-- > 0 && pool->n_idle > pool->max_idle && pool->n_idle > pool->n_kept)
+		carrier_free(pool, pool_take(pool));
+	pool->low = pool->n_idle;
+}
+
+/* --- making pipes ---------------------------------------------------------- */
+
+static int
+open_both_ways(int fd)
+{
+	char path[32];
+	int both;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	both = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	return both < 0 ? -errno : both;
 }
 
 /* Beyond fs.pipe-user-pages-soft new pipes of an unprivileged user shrink and
  * F_SETPIPE_SZ gives EPERM: what F_GETPIPE_SZ says is what counts. */
+static uint32_t
+pipe_resize(int fd, size_t want)
+{
+	int size = fcntl(fd, F_GETPIPE_SZ);
+
+	if (want > 0 && want <= INT32_MAX && size != (int)want && fcntl(fd, F_SETPIPE_SZ, (int)want) >= 0)
+		size = fcntl(fd, F_GETPIPE_SZ);
+	return size > 0 ? (uint32_t)size : 4096;
+}
+
+int
+relay_pipe_open(size_t size)
+{
+	int fds[2], both;
+
+	if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
+		return -errno;
+	both = open_both_ways(fds[0]);
+	fd_close(&fds[0]);
+	fd_close(&fds[1]);
+	if (both >= 0)
+		pipe_resize(both, size);
+	return both;
+}
+
+static struct carrier *
+carrier_new(uint32_t room)
+{
+	struct carrier *c = malloc(sizeof(*c) + room);
+
+	if (!c)
+		return NULL;
+	*c = (struct carrier){ .rd = -1, .wr = -1, .no = NO_NUMBER, .cap = room };
+	return c;
+}
+
 static struct carrier *
 pipe_new(struct carrier_pool *pool)
 {
 	struct carrier *c = carrier_new(0);
-	int fds[2], size;
+	int fds[2], both;
 
 	if (!c)
 		return NULL;
@@ -79,54 +175,101 @@ pipe_new(struct carrier_pool *pool)
 		free(c);
 		return NULL;
 	}
+	both = open_both_ways(fds[0]);
+	if (both >= 0) {
+		fd_close(&fds[0]);
+		fd_close(&fds[1]);
+		fds[0] = both;
+	}
 	c->rd = fds[0];
 	c->wr = fds[1];
-	size = fcntl(c->wr, F_GETPIPE_SZ);
-	if (pool->pipe_size > 0 && pool->pipe_size <= INT32_MAX && size != (int)pool->pipe_size &&
-	    fcntl(c->wr, F_SETPIPE_SZ, (int)pool->pipe_size) >= 0)
-		size = fcntl(c->wr, F_GETPIPE_SZ);
-	c->cap = size > 0 ? (size_t)size : 4096;
+	c->cap = pipe_resize(c->rd, pool->pipe_size);
 	if (c->cap < pool->pipe_size)
 		pool->small++;
 	return c;
 }
 
-struct carrier *
-carrier_get(struct carrier_pool *pool, bool must_copy)
+/* --- one carrier ----------------------------------------------------------- */
+
+int
+carrier_get(struct carrier_pool *pool, uint64_t owner, bool must_copy, struct carrier **ret)
 {
 	struct carrier *c;
 
-	if (pool->copy_mode || must_copy)
-		return carrier_new(CARRIER_BUF);
-	c = pool->idle;
-	if (c) {
-		pool->idle = c->next;
-		pool->n_idle--;
-	} else {
-		c = pipe_new(pool);
+	if (pool->copy_mode || must_copy) {
+		c = carrier_new(CARRIER_BUF);
 		if (!c)
-			return carrier_new(CARRIER_BUF);
+			return -ENOMEM;
+		*ret = c;
+		return 0;
 	}
+	if (pool->n_idle > pool->n_kept)
+		c = pool_take(pool);
+	else
+		c = pool->makes_pipes ? pipe_new(pool) : NULL;
+	if (!c)
+		return -EAGAIN;
+	journal_put(pool, c, owner);
 	pool->n_used++;
-	return c;
+	*ret = c;
+	return 0;
+}
+
+int
+carrier_adopt(struct carrier_pool *pool, uint32_t no, int fd, uint64_t owner, struct carrier **ret)
+{
+	struct carrier *c = NULL;
+	int held = 0;
+
+	if (no < pool->n_pipes && !pool->here[no] && ioctl(fd, FIONREAD, &held) == 0)
+		c = carrier_new(0);
+	if (!c) {
+		fd_close(&fd);
+		return -EINVAL;
+	}
+	c->rd = fd;
+	c->no = no;
+	c->cap = pipe_resize(fd, 0);
+	c->len = (uint32_t)held;
+	pool->here[no] = true;
+	journal_put(pool, c, held > 0 ? owner : 0);
+	if (held > 0)
+		pool->n_used++;
+	else
+		pool_add(pool, c);
+	*ret = held > 0 ? c : NULL;
+	return 0;
 }
 
 void
 carrier_put(struct carrier_pool *pool, struct carrier *c)
 {
-	bool is_pipe = c && c->rd >= 0;
-
 	if (!c)
 		return;
-	if (is_pipe)
-		pool->n_used--;
-	if (!is_pipe || c->len > 0 || pool->n_idle >= pool->max_idle) {
-		carrier_free(c);
+	if (carrier_is_buffer(c)) {
+		free(c);
 		return;
 	}
-	c->next = pool->idle;
-	pool->idle = c;
-	pool->n_idle++;
+	pool->n_used--;
+	if (c->len > 0 || (c->no == NO_NUMBER && pool->n_idle >= pool->max_idle)) {
+		carrier_free(pool, c);
+		return;
+	}
+	journal_put(pool, c, 0);
+	pool_add(pool, c);
+}
+
+uint32_t
+carrier_release(struct carrier_pool *pool, struct carrier *c)
+{
+	uint32_t no = c->no;
+
+	BUG_ON(no == NO_NUMBER);
+	pool->n_used--;
+	pool->here[no] = false;
+	fd_close(&c->rd);
+	free(c);
+	return no;
 }
 
 size_t
@@ -135,21 +278,54 @@ carrier_bytes(const struct carrier *c)
 	return c ? c->len : 0;
 }
 
-ssize_t
-carrier_fill(struct carrier *c, int fd)
+bool
+carrier_is_buffer(const struct carrier *c)
 {
+	return c->rd < 0;
+}
+
+bool
+carrier_is_private(const struct carrier *c)
+{
+	return c->no == NO_NUMBER;
+}
+
+ssize_t
+carrier_fill(struct carrier *c, int fd, size_t max)
+{
+	size_t want = max < c->cap ? max : c->cap;
 	ssize_t n;
 
 	BUG_ON(c->len > 0);
 	do
-		n = c->rd >= 0 ? splice(fd, NULL, c->wr, NULL, c->cap, SPLICE_F_NONBLOCK | SPLICE_F_MOVE)
-			       : recv(fd, c->buf, c->cap, MSG_DONTWAIT);
+		n = c->rd >= 0 ? splice(fd, NULL, pipe_wr(c), NULL, want, SPLICE_F_NONBLOCK | SPLICE_F_MOVE)
+			       : recv(fd, c->buf, want, MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
 	c->off = 0;
-	c->len = (size_t)n;
+	c->len = (uint32_t)n;
 	return n;
+}
+
+int
+carrier_load(struct carrier *c, const void *data, size_t len)
+{
+	ssize_t n;
+
+	BUG_ON(c->len > 0);
+	if (carrier_is_buffer(c)) {
+		BUG_ON(len > c->cap);
+		memcpy(c->buf, data, len);
+		n = (ssize_t)len;
+	} else {
+		n = write(pipe_wr(c), data, len);
+	}
+	if (n < 0)
+		return -errno;
+	c->off = 0;
+	c->len = (uint32_t)n;
+	return (size_t)n == len ? 0 : -EIO;
 }
 
 ssize_t
@@ -167,7 +343,7 @@ carrier_drain(struct carrier *c, int fd)
 	BUG_ON((size_t)n > c->len);
 	if (n == 0)
 		return -EIO; /* a pipe that holds fewer bytes than it took in: cannot be, and must not spin */
-	c->off += (size_t)n;
-	c->len -= (size_t)n;
+	c->off += (uint32_t)n;
+	c->len -= (uint32_t)n;
 	return n;
 }

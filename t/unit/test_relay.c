@@ -153,7 +153,7 @@ one_run_is_bounded(void **state)
 		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, a[i]), 0);
 		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, b[i]), 0);
 		assert_int_equal(send(a[i][0], text, sizeof(text), 0), sizeof(text));
-		assert_int_equal(relay_pair_new(t.relay, (uint64_t)i, a[i][1], b[i][1]), 0);
+		assert_int_equal(relay_pair_new(t.relay, (uint64_t)i + 1, a[i][1], b[i][1]), 0);
 		n = epoll_wait(t.epoll_fd, ev, ARRAY_LEN(ev), 0);
 		for (int k = 0; k < n; k++)
 			relay_on_event(t.relay, ev[k].data.ptr, ev[k].events);

@@ -28,7 +28,7 @@ struct relay_pair;
 
 /* --- the ledger ------------------------------------------------------------ */
 
-/* Of relay_seat.flags. Stored before what they speak of becomes visible to the peers, EOF and BROKEN right after. */
+/* Of relay_seat.flags. EOF, BUFFERED and OVER are stored before the deed: who goes on does it (again), which does no harm. */
 #define RELAY_EOF_AB             (1u << 0) /* the end of the stream from a was passed on to b */
 #define RELAY_EOF_BA             (1u << 1)
 #define RELAY_BROKEN_A           (1u << 2) /* an error was taken from that socket: what looks like an end is none */
@@ -67,6 +67,8 @@ struct relay_conf {
 	bool makes_pipes; /* pipes are made here. False: they come by relay_pipe_give() */
 	struct relay_ledger ledger; /* all zero: private memory */
 
+	bool holds_seats; /* the seat of a pair that ended or was released stays as it was until relay_seat_done() */
+
 	/* The pool is empty and n more pipes would be used: the directions that lack one wait. Called once a turn
 	 * from relay_run(), and again only for more. Answer with relay_pipe_give() or relay_pipe_none(), also later. */
 	void (*on_want)(size_t n, void *arg);
@@ -81,7 +83,8 @@ struct relay_end {
 	uint64_t id;
 	enum end_reason reason; /* CLOSED, RESET, STOPPED, INTERNAL */
 	uint64_t bytes_ab, bytes_ba;
-	int64_t ms; /* since this engine has it */
+	int64_t ms;    /* since this engine has it */
+	uint32_t seat; /* for relay_seat_done() */
 };
 typedef void (*relay_on_end)(const struct relay_end *, void *arg);
 
@@ -103,8 +106,9 @@ int relay_pair_new(struct relay *, uint64_t id, int a_fd, int b_fd) ATTR_MUST_US
 /* A pair as one engine leaves it and another one takes it up. */
 struct relay_bundle {
 	uint64_t id;
-	int fd[2];    /* sockets a and b */
-	bool suspect; /* its turn was in progress when its engine died: what the seat says may be one step behind */
+	int fd[2];     /* sockets a and b */
+	bool suspect;  /* its turn was in progress when its engine died: what the seat says may be one step behind */
+	uint32_t seat; /* where relay_pair_release() leaves it */
 	uint64_t bytes_ab, bytes_ba;
 	uint32_t flags; /* of the seat; neither OVER nor BUFFERED */
 	struct {
@@ -119,10 +123,13 @@ struct relay_bundle {
 int relay_pair_adopt(struct relay *, const struct relay_bundle *) ATTR_MUST_USE;
 
 /* Gives up a living pair, without on_end: our descriptors are closed without a trace on the wire, which needs
- * somebody else to hold duplicates; its seat is left, pipes with bytes stay journaled until their number is given
- * again. *ret is what relay_pair_adopt() wants, with the pipes' numbers (`fd` 0 where there is one, else -1), and
+ * somebody else to hold duplicates; its seat is left (holds_seats: kept), pipes with bytes stay journaled until
+ * their number is given again, as does one that was closed with bytes in it: never take it for an empty one. *ret is what relay_pair_adopt() wants, with the pipes' numbers (`fd` 0 where there is one, else -1), and
  * both sockets -1. 0, -ENOENT, or -EBUSY (bytes in user memory: not now). */
 int relay_pair_release(struct relay *, uint64_t id, struct relay_bundle *ret) ATTR_MUST_USE;
+
+/* With holds_seats, after the keeper was told of the end or the release: the seat is free for others. */
+void relay_seat_done(struct relay *, uint32_t seat);
 
 /* Ends one pair, or all, with a reason; reported. */
 void relay_close_all(struct relay *, enum end_reason);

@@ -1,0 +1,193 @@
+/* engine.h - what the files of src/relay share: a pair, its sides, the engine
+ *
+ * relay.c (engine, loop, queues), pair.c (life of a pair), move.c (bytes),
+ * sock.c (sockets), ledger.c (seats), carrier.c (pipes). Private to src/relay.
+ */
+#ifndef HYPER_RELAY_ENGINE_H
+#define HYPER_RELAY_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "hyper/base/attr.h"
+#include "hyper/relay/relay.h"
+#include "relay/carrier.h"
+
+#define BIT(s) (1u << (s))
+
+/*            .--eof of a--> ONLY_BA --eof of b--.
+ *   BOTH ----+                                  +--> NONE --closed--> GONE
+ *            `--eof of b--> ONLY_AB --eof of a--'                       ^
+ *     `--------------- reset, stop, failure, released ------------------'
+ * The name says which direction is open. NONE lasts until the end of the turn. */
+#define PAIR_STATES(X)                                                  \
+	X(BOTH, BIT(PAIR_ONLY_AB) | BIT(PAIR_ONLY_BA) | BIT(PAIR_GONE)) \
+	X(ONLY_AB, BIT(PAIR_NONE) | BIT(PAIR_GONE))                     \
+	X(ONLY_BA, BIT(PAIR_NONE) | BIT(PAIR_GONE))                     \
+	X(NONE, BIT(PAIR_GONE))                                         \
+	X(GONE, 0)
+
+enum pair_state {
+#define X(n, to) PAIR_##n,
+	PAIR_STATES(X)
+#undef X
+};
+
+/* Where a pair is lined up; the same link for all. */
+enum pair_queue {
+	Q_NONE, /* it waits for an event */
+	Q_RUN,  /* work is left over from its last turn */
+	Q_WAIT, /* it waits for a pipe */
+	Q_GONE  /* to be freed */
+};
+
+enum { A, B }; /* sides; also the directions that start there: A is ab, B is ba */
+
+struct side {
+	struct relay_item item; /* first: what epoll gives back */
+	int fd;
+	uint8_t index; /* A or B: where in its pair it is */
+	bool readable : 1, writable : 1;
+	bool broken : 1; /* reset or dead; what it sent before is still passed on */
+	bool urgent : 1; /* splice(2) stops at TCP urgent data for ever (Linux 6.18): read it by copying */
+	bool hup : 1;    /* an event spoke of an end: read until that is found */
+};
+_Static_assert(offsetof(struct side, item) == 0, "relay_on_event() casts it back");
+
+struct relay_pair {
+	TAILQ_ENTRY(relay_pair) all; /* by active_ms */
+	TAILQ_ENTRY(relay_pair) line;
+	struct relay_pair *next;    /* of the same bucket */
+	struct relay_seat *seat;    /* its counters and flags are kept there alone */
+	struct carrier *carrier[2]; /* of a direction; NULL while no bytes are in flight */
+	uint64_t id;
+	int64_t start_ms, active_ms;
+	struct side side[2];
+	uint8_t state; /* enum pair_state */
+	uint8_t queue; /* enum pair_queue */
+	uint8_t wants; /* BIT of a direction that found no pipe */
+	bool promised; /* an idle pipe is kept for its next turn */
+};
+_Static_assert(sizeof(struct relay_pair) <= 128, "an idle pair is to be cheap");
+
+TAILQ_HEAD(pair_list, relay_pair);
+
+struct relay {
+	struct relay_conf conf;
+	relay_on_end on_end;
+	void *arg;
+	struct carrier_pool pool;
+
+	struct pair_list pairs; /* alive, the one that was active longest ago first */
+	struct pair_list line[Q_GONE + 1];
+	struct relay_pair **buckets; /* alive, by id */
+	size_t n_buckets, n_pairs;
+	size_t n_wants;  /* directions that found no pipe */
+	size_t n_asked;  /* pipes asked for and not answered */
+	int64_t wait_ms; /* since when somebody waits for a pipe; 0 nobody */
+	int64_t none_ms; /* until then nobody waits for one */
+
+	struct relay_ledger ledger;
+	void *private_ledger; /* unless it is the caller's */
+	size_t private_size;
+	uint32_t *left_seats; /* numbers of seats that were used and left */
+	uint32_t n_left, next_seat;
+
+	int64_t now_ms, trim_ms;
+	bool is_late; /* now_ms is of an earlier turn */
+	uint64_t bytes, buffered;
+};
+
+static inline struct relay_pair *
+side_pair(struct side *s)
+{
+	return (struct relay_pair *)((char *)(s - s->index) - offsetof(struct relay_pair, side));
+}
+
+static inline bool
+pair_is_broken(const struct relay_pair *p)
+{
+	return p->side[A].broken || p->side[B].broken;
+}
+
+/* What the journal says of a pipe that holds bytes of this direction. */
+static inline uint64_t
+dir_owner(const struct relay_pair *p, int dir)
+{
+	return p->id << 1 | (uint64_t)dir;
+}
+
+/* --- relay.c --- */
+
+/* The only place that moves a pair between the queues. */
+void queue_enter(struct relay *, struct relay_pair *, enum pair_queue);
+
+/* Notes that a direction found no pipe, or needs none any more. */
+void want_set(struct relay *, struct relay_pair *, int dir, bool wants);
+
+/* --- pair.c --- */
+
+/* The only place that writes p->state. */
+void pair_enter(struct relay_pair *, enum pair_state to, const char *why);
+void pair_end(struct relay *, struct relay_pair *, enum end_reason, const char *why);
+struct relay_pair *pair_find(const struct relay *, uint64_t id);
+
+/* --- move.c --- */
+
+/* Everything that a pair can do now, within its budget. It may be GONE afterwards. */
+void pair_turn(struct relay *, struct relay_pair *);
+
+/* It stays readable, so that one more turn passes on what came before. */
+void side_break(struct side *);
+
+/* The same, noted in the seat. */
+void side_failed(struct relay_pair *, struct side *);
+
+/* --- sock.c --- */
+
+void sock_tune(int fd);
+
+/* Taking the error from the socket is what makes a reset known even while its direction is stalled. */
+bool sock_has_error(int fd);
+
+/* It is a connection no more, and not because both streams ended: for one whose earlier owner may
+ * have taken the error. `fin_sent`: the end of what we send was passed on to it. */
+bool sock_was_reset(int fd, bool fin_sent);
+
+/* Sends a reset now, also when other processes hold duplicates, and closes our descriptor. */
+void sock_reset(int *fd);
+
+/* Both streams have ended: what is still on its way arrives, then their ends. */
+void sock_finish(int *fd);
+
+/* --- ledger.c --- */
+
+/* 0 or -ENOMEM. */
+int ledger_init(struct relay *, const struct relay_ledger *) ATTR_MUST_USE;
+void ledger_fini(struct relay *);
+
+/* A free seat with its counters and flags; `pair` is stored last. NULL when all are taken. */
+struct relay_seat *seat_take(struct relay *, uint64_t id, uint64_t bytes_ab, uint64_t bytes_ba, uint32_t flags);
+void seat_leave(struct relay *, uint32_t seat);
+
+static inline uint32_t
+seat_number(const struct relay *r, const struct relay_seat *seat)
+{
+	return (uint32_t)(seat - r->ledger.seats);
+}
+
+static inline void
+seat_flags(struct relay_seat *seat, uint32_t set, uint32_t clear)
+{
+	__atomic_store_n(&seat->flags, (seat->flags & ~clear) | set, __ATOMIC_RELEASE);
+}
+
+static inline void
+turn_note(struct relay *r, uint64_t id)
+{
+	__atomic_store_n(r->ledger.turn, id, __ATOMIC_RELEASE);
+}
+
+#endif

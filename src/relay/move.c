@@ -1,0 +1,280 @@
+/* move.c - one turn of one pair: what is read where, written where, and when it stops
+ *
+ *        peer a  --fill-->  [carrier ab]  --drain-->  peer b
+ *        peer a  <--drain-- [carrier ba]  <--fill--   peer b
+ *
+ * Always true between two events:
+ *  1. A direction has a carrier only while bytes are in it: an idle pair costs
+ *     two sockets and its struct, no pipe and no buffer.
+ *  2. A direction is read only while its carrier is empty. A stalled reader so
+ *     stops its own writer, by TCP's window, after one carrier of bytes.
+ *  3. The end of a stream is passed on with shutdown(SHUT_WR) only after its
+ *     carrier is empty, and the other direction goes on, for hours if need be.
+ *  4. A reset is passed on as a reset, after what came before it was passed on
+ *     as far as the other side takes it at once.
+ *  5. What a turn does is in the ledger before it shows: its pair in `turn`, the
+ *     owner of a pipe, that payload is in user memory. What it found out (an end,
+ *     an error, bytes) is there before the next step.
+ *
+ * Sockets are armed once, edge-triggered. A fact (readable, writable) is taken
+ * back by EAGAIN, or by FIONREAD where few bytes came: a socket found empty tells
+ * when more comes, and its end comes with an event of its own.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "hyper/base/bug.h"
+#include "hyper/base/log.h"
+#include "relay/engine.h"
+
+#define TURN_FILLS 8    /* of one direction in one turn; then it is the others' turn */
+#define FEW_BYTES  4096 /* after a fill of fewer there is likely nothing more */
+
+static bool
+dir_is_open(const struct relay_pair *p, int dir)
+{
+	return p->state == PAIR_BOTH || p->state == (dir == A ? PAIR_ONLY_AB : PAIR_ONLY_BA);
+}
+
+void
+side_break(struct side *s)
+{
+	s->broken = true;
+	s->readable = true;
+}
+
+void
+side_failed(struct relay_pair *p, struct side *s)
+{
+	side_break(s);
+	seat_flags(p->seat, s->index == A ? RELAY_BROKEN_A : RELAY_BROKEN_B, 0);
+}
+
+static uint32_t
+buffered_of(int dir)
+{
+	return dir == A ? RELAY_BUFFERED_AB : RELAY_BUFFERED_BA;
+}
+
+/* Given; NULL is fine. */
+static void
+dir_put_carrier(struct relay *r, struct relay_pair *p, int dir, struct carrier *c)
+{
+	bool is_buffer = c && carrier_is_buffer(c);
+
+	p->carrier[dir] = NULL;
+	carrier_put(&r->pool, c);
+	if (is_buffer)
+		seat_flags(p->seat, 0, buffered_of(dir));
+}
+
+static bool
+is_our_failure(int err)
+{
+	return err == -ENOMEM || err == -ENOBUFS || err == -EINVAL || err == -EBADF || err == -EIO;
+}
+
+static void
+note_delivered(struct relay *r, struct relay_pair *p, int dir, size_t n)
+{
+	uint64_t *bytes = dir == A ? &p->seat->bytes_ab : &p->seat->bytes_ba;
+
+	__atomic_store_n(bytes, *bytes + n, __ATOMIC_RELAXED);
+	r->bytes += n;
+	if (r->now_ms - p->active_ms < 1000)
+		return;
+	p->active_ms = r->now_ms;
+	__atomic_store_n(&p->seat->active_s, (uint32_t)(r->now_ms / 1000), __ATOMIC_RELAXED);
+	TAILQ_REMOVE(&r->pairs, p, all);
+	TAILQ_INSERT_TAIL(&r->pairs, p, all);
+}
+
+/* Writes once. 1: something moved or changed, look again; 0: nothing can move now; -errno: our failure. */
+static int
+dir_drain(struct relay *r, struct relay_pair *p, int dir)
+{
+	struct side *to = &p->side[!dir];
+	ssize_t n;
+
+	if (!to->writable)
+		return 0;
+	n = carrier_drain(p->carrier[dir], to->fd);
+	if (n == -EAGAIN) {
+		to->writable = false;
+		return 0;
+	}
+	if (n < 0 && is_our_failure((int)n))
+		return (int)n;
+	if (n < 0) {
+		side_failed(p, to);
+		return 0;
+	}
+	note_delivered(r, p, dir, (size_t)n);
+	/* Not kept for the next fill: the pool's last pipe is the warmest, and 1. holds without a timer. */
+	if (carrier_bytes(p->carrier[dir]) == 0)
+		dir_put_carrier(r, p, dir, p->carrier[dir]);
+	return 1;
+}
+
+/* The carrier is empty and the stream ended. */
+static void
+dir_eof(struct relay_pair *p, int dir)
+{
+	struct side *from = &p->side[dir], *to = &p->side[!dir];
+
+	from->readable = false;
+	if (from->broken)
+		return; /* the error was taken by a write: what looks like an end is a reset */
+	/* Noted first: who goes on after us passes it on once more. */
+	seat_flags(p->seat, dir == A ? RELAY_EOF_AB : RELAY_EOF_BA, 0);
+	if (shutdown(to->fd, SHUT_WR) < 0) {
+		side_failed(p, to);
+		return;
+	}
+	if (p->state == PAIR_BOTH)
+		pair_enter(p, dir == A ? PAIR_ONLY_BA : PAIR_ONLY_AB, "eof");
+	else
+		pair_enter(p, PAIR_NONE, "eof");
+}
+
+/* Has splice(2) taken an urgent byte for the end of the stream? It does where a
+ * FIN has come too (Linux 6.18), and the EPOLLPRI may still be on its way to us. */
+static bool
+is_no_end(struct side *from)
+{
+	char c;
+
+	if (from->urgent || recv(from->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
+		return false;
+	from->urgent = true;
+	return true;
+}
+
+/* A carrier for a fill, or NULL with 0: it waits for a pipe, or -errno. */
+static int
+dir_get_carrier(struct relay *r, struct relay_pair *p, int dir, struct carrier **ret)
+{
+	bool must_copy = p->side[dir].urgent;
+	int err;
+
+	for (;;) {
+		if (must_copy || r->conf.copy_mode)
+			seat_flags(p->seat, buffered_of(dir), 0);
+		err = carrier_get(&r->pool, dir_owner(p, dir), must_copy, ret);
+		if (err != -EAGAIN)
+			return err;
+		if (!r->conf.makes_pipes && r->conf.on_want && r->now_ms >= r->none_ms) {
+			want_set(r, p, dir, true);
+			return 0;
+		}
+		r->buffered++;
+		must_copy = true;
+	}
+}
+
+/* Does a fill of n bytes leave the socket empty, as far as a cheap look can tell? */
+static bool
+is_emptied(const struct side *from, size_t n)
+{
+	int left;
+
+	return n < FEW_BYTES && !from->hup && !from->urgent && !from->broken && ioctl(from->fd, FIONREAD, &left) == 0 &&
+	       left == 0;
+}
+
+/* Reads once into an empty carrier. Results as dir_drain(). */
+static int
+dir_fill(struct relay *r, struct relay_pair *p, int dir)
+{
+	struct side *from = &p->side[dir];
+	struct carrier *c = NULL;
+	ssize_t n;
+	int err;
+
+	if (!from->readable)
+		return 0;
+	want_set(r, p, dir, false);
+	err = dir_get_carrier(r, p, dir, &c);
+	if (!c)
+		return err;
+	n = carrier_fill(c, from->fd, SIZE_MAX);
+	if (n > 0) {
+		p->carrier[dir] = c;
+		from->readable = !is_emptied(from, (size_t)n);
+		return 1;
+	}
+	dir_put_carrier(r, p, dir, c);
+	if (n == 0 && is_no_end(from))
+		return 1;
+	if (n == 0) {
+		dir_eof(p, dir);
+		return 0;
+	}
+	if (n != -EAGAIN && is_our_failure((int)n))
+		return (int)n;
+	if (n != -EAGAIN)
+		side_failed(p, from);
+	from->readable = false;
+	return 0;
+}
+
+/* Moves one direction as far as it goes now or the budget permits. 1: budget
+ * used up; 0: it waits for an event, or is over; -errno: our failure. */
+static int
+dir_turn(struct relay *r, struct relay_pair *p, int dir)
+{
+	int fills = 0, res = 1;
+
+	while (res > 0 && dir_is_open(p, dir) && !p->side[!dir].broken) {
+		if (carrier_bytes(p->carrier[dir]) > 0) {
+			res = dir_drain(r, p, dir);
+		} else {
+			if (fills++ == TURN_FILLS)
+				return 1;
+			res = dir_fill(r, p, dir);
+		}
+	}
+	return res < 0 ? res : 0;
+}
+
+/* Where a pair goes after its turn. */
+static void
+pair_settle(struct relay *r, struct relay_pair *p, int ab, int ba, bool was_broken)
+{
+	if (ab < 0 || ba < 0) {
+		log_warn(
+		    "pair_failed", "pair=%llu err=\"%s\"", (unsigned long long)p->id, strerror(ab < 0 ? -ab : -ba));
+		pair_end(r, p, END_INTERNAL, "failure");
+	} else if (pair_is_broken(p)) {
+		/* One turn more after the news, so that what came before it is passed on. */
+		if (was_broken && ab == 0 && ba == 0)
+			pair_end(r, p, END_RESET, "reset");
+		else
+			queue_enter(r, p, Q_RUN);
+	} else if (p->state == PAIR_NONE) {
+		pair_end(r, p, END_CLOSED, "eof");
+	} else if (ab > 0 || ba > 0) {
+		queue_enter(r, p, Q_RUN);
+	} else if (p->wants) {
+		queue_enter(r, p, Q_WAIT);
+	} else {
+		queue_enter(r, p, Q_NONE);
+	}
+}
+
+void
+pair_turn(struct relay *r, struct relay_pair *p)
+{
+	bool was_broken = pair_is_broken(p);
+	int ab, ba;
+
+	if (p->promised) {
+		p->promised = false;
+		r->pool.n_kept--;
+	}
+	ab = dir_turn(r, p, A);
+	ba = dir_turn(r, p, B);
+	pair_settle(r, p, ab, ba, was_broken);
+}
