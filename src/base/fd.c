@@ -21,6 +21,11 @@
 
 #include "hyper/base/bug.h"
 
+#define USER_TIMEOUT_MS 30000
+
+/* Of tcpi_state; <netinet/tcp.h> names them, but cannot be included beside <linux/tcp.h>. */
+enum { TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_LISTEN = 10 };
+
 /* Room for one descriptor. CMSG_SPACE is padded: on LP64 two fit, three are cut. */
 union control {
 	struct cmsghdr align;
@@ -76,35 +81,37 @@ fd_accept(int listen_fd)
 }
 
 static int
-sock_option(int fd, int name)
+sock_option(int fd, int level, int name)
 {
 	socklen_t len = sizeof(int);
 	int v;
 
-	return getsockopt(fd, SOL_SOCKET, name, &v, &len) < 0 ? -1 : v;
+	return getsockopt(fd, level, name, &v, &len) < 0 ? -1 : v;
 }
 
 bool
 fd_is_tcp(int fd)
 {
-	struct sockaddr_storage peer;
-	socklen_t len = sizeof(peer);
 	struct tcp_info info;
-	int domain = sock_option(fd, SO_DOMAIN);
+	socklen_t len = sizeof(info);
 
-	if ((domain != AF_INET && domain != AF_INET6) || sock_option(fd, SO_TYPE) != SOCK_STREAM ||
-	    sock_option(fd, SO_PROTOCOL) != IPPROTO_TCP)
+	/* what is no TCP over IPv4 or IPv6 has another protocol, or no TCP_INFO */
+	if (sock_option(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP)
 		return false;
-	if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0)
-		return true;
-	/* A reset that arrived in the meantime leaves ENOTCONN behind. It was a
-	 * connection all the same, and its sender did nothing wrong; bytes that it
-	 * received tell it from a socket that never was connected. */
 	memset(&info, 0, sizeof(info));
-	len = sizeof(info);
-	return errno == ENOTCONN && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-	       len >= offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info.tcpi_bytes_received) &&
-	       info.tcpi_bytes_received > 0;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return false;
+	switch (info.tcpi_state) {
+	case TCP_LISTEN:
+	case TCP_SYN_SENT: return false;
+	/* A reset that arrived in the meantime. It was a connection all the same, and
+	 * its sender did nothing wrong; bytes that it received tell it from a socket
+	 * that never was connected. */
+	case TCP_CLOSE:
+		return len >= offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info.tcpi_bytes_received) &&
+		       info.tcpi_bytes_received > 0;
+	default: return true;
+	}
 }
 
 bool
@@ -141,10 +148,13 @@ fd_notice_vanished(int fd)
 		{ IPPROTO_TCP, TCP_KEEPIDLE, 15 },
 		{ IPPROTO_TCP, TCP_KEEPINTVL, 5 },
 		{ IPPROTO_TCP, TCP_KEEPCNT, 3 },
-		{ IPPROTO_TCP, TCP_USER_TIMEOUT, 30000 },
+		{ IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS },
 	};
 	size_t i;
 
+	/* the last one of the list is there: inherited from the listener, or set before */
+	if (sock_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT) == USER_TIMEOUT_MS)
+		return;
 	for (i = 0; i < ARRAY_LEN(opt); i++)
 		(void)!setsockopt(fd, opt[i].level, opt[i].name, &opt[i].value, sizeof(opt[i].value));
 }

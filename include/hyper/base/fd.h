@@ -32,7 +32,8 @@ bool fd_tcp_has_ended(int fd);
 
 /* A peer that vanished without a word is noticed within 30 s, with and without
  * bytes under way: keepalive after 15 s, every 5 s, three times, and
- * TCP_USER_TIMEOUT 30 s (faults.md "peer vanishes"). A failure means that the
+ * TCP_USER_TIMEOUT 30 s (faults.md "peer vanishes"). What a listener accepts
+ * inherits all of it. A failure means that the
  * peer is gone already, which the next event of the socket tells. */
 void fd_notice_vanished(int fd);
 

@@ -23,6 +23,7 @@
 #include "hyper/base/bug.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/daemon.h"
+#include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 #include "hyper/net/listen.h"
 #include "hyper/net/rpcclient.h"
@@ -230,8 +231,10 @@ open_endpoint(struct master *m, char err[LISTEN_ERR_MAX])
 	if (rc < 0)
 		return rc;
 	/* Data of a SYN may be delivered twice (faults.md); some systems switch it on for all listeners. */
-	for (i = 0; i < m->listeners.n; i++)
+	for (i = 0; i < m->listeners.n; i++) {
 		(void)setsockopt(m->listeners.fd[i], IPPROTO_TCP, TCP_FASTOPEN, &off, sizeof(off));
+		fd_notice_vanished(m->listeners.fd[i]); /* for all that is accepted */
+	}
 	set_endpoint(m);
 	return 0;
 }
