@@ -39,12 +39,11 @@
 #include "hyper/wire/json.h"
 #include "net/http.h"
 
-#define HANDSHAKE_MS 5000
-#define KEEPALIVE_MS 75000
-#define LINGER_MS    2000
-#define LINGER_MAX   ((size_t)16 * 1024 * 1024)
-#define READ_AHEAD   ((size_t)64 * 1024)
-
+#define HANDSHAKE_MS  5000
+#define KEEPALIVE_MS  75000
+#define LINGER_MS     2000
+#define LINGER_MAX    ((size_t)16 * 1024 * 1024)
+#define READ_AHEAD    ((size_t)64 * 1024)
 #define RESPONSE_HEAD ((size_t)1024) /* about; more only costs a write */
 
 #define BIT(s) (1u << (s))
@@ -212,22 +211,52 @@ rpc_conn_free(struct rpc_conn *c, const char *why)
 	rpc_server_on_room(srv);
 }
 
-/* Queues one response; `body` NULL is an empty one. */
+/* A response has left whole, and the connection goes on: what is there of the next
+ * request is looked at from the loop, so that requests in a row do not nest. */
+static void
+conn_go_on(struct rpc_conn *c)
+{
+	request_reset(c);
+	c->served = true;
+	conn_enter(c, CONN_IDLE, "keep-alive");
+	if (evbuffer_get_length(bufferevent_get_input(c->bev)) > 0)
+		bufferevent_trigger(c->bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
+	rpc_server_on_room(c->srv);
+}
+
+/* Writes `response` at once as far as the kernel takes it, the rest as it can. False when out of memory.
+ * libevent's bufferevent would first wait for the socket to be writable, which it is. That of a
+ * TLS connection writes at once, and a record for each piece that it is given. */
+static bool
+conn_send(struct rpc_conn *c, struct evbuffer *response)
+{
+	struct evbuffer *out = bufferevent_get_output(c->bev);
+
+	if (c->ssl == NULL && evbuffer_get_length(out) == 0)
+		(void)evbuffer_write(response, bufferevent_getfd(c->bev)); /* the bufferevent hears of an error */
+	return evbuffer_add_buffer(out, response) == 0;
+}
+
+/* Sends one response; `body` NULL is an empty one. The connection may be gone afterwards. */
 static void
 conn_respond(struct rpc_conn *c, int status, const char *body)
 {
-	struct evbuffer *out = bufferevent_get_output(c->bev);
+	struct evbuffer *response = c->srv->response;
 	size_t len = body != NULL ? strlen(body) : 0;
+	bool ok = evbuffer_expand(response, RESPONSE_HEAD + len) == 0; /* in one piece */
 
-	/* in one piece they are one TLS record and one write */
-	if (evbuffer_expand(out, RESPONSE_HEAD + len) != 0) {
-		rpc_conn_free(c, "out of memory");
-		return;
-	}
-	rpc_response_head(c->srv, &c->head, status, len, c->keep, out);
+	rpc_response_head(c->srv, &c->head, status, len, c->keep, response);
 	conn_enter(c, CONN_WRITING, http_status_text(status));
-	if (len > 0 && evbuffer_add(out, body, len) != 0)
+	ok = ok && (len == 0 || evbuffer_add(response, body, len) == 0) && conn_send(c, response);
+	evbuffer_drain(response, evbuffer_get_length(response)); /* nothing, but when it failed */
+	if (!ok)
 		rpc_conn_free(c, "out of memory");
+	else if (evbuffer_get_length(bufferevent_get_output(c->bev)) > 0)
+		return; /* on_written() follows */
+	else if (c->keep)
+		conn_go_on(c);
+	else
+		bufferevent_trigger(c->bev, EV_WRITE, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
 }
 
 static const char no_memory[] = "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32603,\"message\":\"internal error: out of "
@@ -444,14 +473,11 @@ on_written(struct bufferevent *bev, void *arg)
 
 	if (c->state != CONN_WRITING || evbuffer_get_length(bufferevent_get_output(bev)) > 0)
 		return; /* a 100 Continue, or bytes queued since */
-	request_reset(c);
-	c->served = true;
 	if (c->keep) {
-		conn_enter(c, CONN_IDLE, "keep-alive");
-		rpc_server_on_room(c->srv);
-		conn_step(c);
+		conn_go_on(c);
 		return;
 	}
+	request_reset(c);
 	tls_say_end(c);
 	if (c->eof || shutdown(bufferevent_getfd(bev), SHUT_WR) != 0) {
 		conn_enter(c, CONN_LINGER, "answered");

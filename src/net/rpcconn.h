@@ -35,6 +35,7 @@ struct rpc_server {
 	bool accepting;
 	uint64_t last_id;
 	size_t n_conns;
+	struct evbuffer *response; /* empty but inside of one call: where a response is put together */
 	size_t bodies;             /* bytes reserved by bodies that are being read */
 	struct rpc_conn_list idle; /* between requests, longest silent first */
 	struct rpc_conn_list busy;

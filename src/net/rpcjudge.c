@@ -95,33 +95,34 @@ rpc_judge(const struct rpc_server *srv, const struct http_head *h, const struct 
 	return RPC_JUDGE_SERVE;
 }
 
-static void
-add_date(struct evbuffer *out)
+/* "Date: ...\r\n" of the current second, made once in it; "" when there is no such date. */
+static const char *
+date_line(void)
 {
+	static char line[64];
+	static time_t of = (time_t)-1;
 	time_t now_utc = time(NULL);
-	char text[64];
 	struct tm tm;
 
-	if (gmtime_r(&now_utc, &tm) != NULL && strftime(text, sizeof(text), "%a, %d %b %Y %H:%M:%S GMT", &tm) > 0)
-		evbuffer_add_printf(out, "Date: %s\r\n", text);
+	if (now_utc != of && (gmtime_r(&now_utc, &tm) == NULL ||
+				 strftime(line, sizeof(line), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm) == 0))
+		return "";
+	of = now_utc;
+	return line;
 }
 
 void
 rpc_response_head(const struct rpc_server *srv, const struct http_head *request, int status, size_t body_len, bool keep,
     struct evbuffer *out)
 {
-	evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\n", status, http_status_text(status));
-	add_date(out);
-	if (body_len > 0)
-		evbuffer_add_printf(out, "Content-Type: " JSON_TYPE "\r\n");
-	evbuffer_add_printf(out, "Content-Length: %zu\r\n", body_len);
+	const char *connection = !keep ? "Connection: close\r\n" : "Connection: keep-alive\r\n";
+
+	evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\n%s%sContent-Length: %zu\r\n%s", status, http_status_text(status),
+	    date_line(), body_len > 0 ? "Content-Type: " JSON_TYPE "\r\n" : "", body_len,
+	    keep && request->http11 ? "" : connection);
 	if (status == 405)
 		evbuffer_add_printf(out, "Allow: %s\r\n", srv->cors != NULL ? "POST, OPTIONS" : "POST");
 	if (cors_permits(srv->cors, request->origin))
 		cors_add_headers(srv->cors, request->origin, request->acr_headers, out);
-	if (!keep)
-		evbuffer_add_printf(out, "Connection: close\r\n");
-	else if (!request->http11)
-		evbuffer_add_printf(out, "Connection: keep-alive\r\n");
 	evbuffer_add(out, "\r\n", 2);
 }

@@ -18,6 +18,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include <event2/buffer.h>
+
 #include "hyper/base/bug.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
@@ -170,10 +172,11 @@ rpc_server_new(struct event_base *base, const struct conf_rpc_server *conf, cons
 	srv->serve_arg = arg;
 	TAILQ_INIT(&srv->idle);
 	TAILQ_INIT(&srv->busy);
+	srv->response = evbuffer_new();
 	srv->rates = ratelimit_new(&conf->tcp_rate_limits, RATE_ADDRESSES);
 	if (own_name != NULL)
 		srv->own_name = strdup(own_name);
-	if (srv->rates == NULL || (own_name != NULL && srv->own_name == NULL))
+	if (srv->response == NULL || srv->rates == NULL || (own_name != NULL && srv->own_name == NULL))
 		goto out;
 	rc = conf->tls != NULL ? tls_ctx_new(conf->tls, TLS_SERVER, TLS_ALPN_NONE, &srv->tls, err) : 0;
 	if (rc == 0 && conf->cors != NULL)
@@ -213,6 +216,8 @@ rpc_server_free(struct rpc_server *srv)
 		rpc_conn_free(TAILQ_FIRST(&srv->idle), "server stopped");
 	while (!TAILQ_EMPTY(&srv->busy))
 		rpc_conn_free(TAILQ_FIRST(&srv->busy), "server stopped");
+	if (srv->response != NULL)
+		evbuffer_free(srv->response);
 	ratelimit_free(srv->rates);
 	cors_free(srv->cors);
 	SSL_CTX_free(srv->tls);
