@@ -391,9 +391,9 @@ call_start(struct rpc_client *cl, struct client_call *call)
 	call->easy = e;
 }
 
-void
-rpc_client_call(struct rpc_client *cl, const char *method, const json_t *params, const char *id, int64_t timeout_ms,
-    rpc_reply_cb cb, void *arg)
+/* `request` is given; NULL: there was no memory for it. */
+static void
+client_call(struct rpc_client *cl, char *request, int64_t timeout_ms, rpc_reply_cb cb, void *arg)
 {
 	struct client_call *call = calloc(1, sizeof(*call));
 	struct timeval tv = { .tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000 };
@@ -404,11 +404,13 @@ rpc_client_call(struct rpc_client *cl, const char *method, const json_t *params,
 		struct rpc_answer a = fail(cl, END_INTERNAL, "out of memory");
 
 		/* with no memory for an event this is the only way left to answer at all */
+		free(request);
 		free(call);
 		cb(&a, arg);
 		rpc_answer_fini(&a);
 		return;
 	}
+	call->request = request;
 	call->cb = cb;
 	call->arg = arg;
 	if (timeout_ms < 0)
@@ -420,8 +422,21 @@ rpc_client_call(struct rpc_client *cl, const char *method, const json_t *params,
 	}
 	call->client = cl;
 	TAILQ_INSERT_TAIL(&cl->calls, call, link);
-	call->request = rpc_request_text(method, params, id);
 	call_start(cl, call);
+}
+
+void
+rpc_client_call(struct rpc_client *cl, const char *method, const json_t *params, const char *id, int64_t timeout_ms,
+    rpc_reply_cb cb, void *arg)
+{
+	client_call(cl, rpc_request_text(method, params, id), timeout_ms, cb, arg);
+}
+
+void
+rpc_client_call_text(struct rpc_client *cl, const char *method, const char *params_text, const char *id,
+    int64_t timeout_ms, rpc_reply_cb cb, void *arg)
+{
+	client_call(cl, rpc_request_text_of(method, params_text, id), timeout_ms, cb, arg);
 }
 
 static int

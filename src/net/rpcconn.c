@@ -377,7 +377,8 @@ conn_serve(struct rpc_conn *c)
 	int code = RPC_INTERNAL;
 
 	if (call != NULL)
-		code = rpc_request_parse(c->body.data != NULL ? c->body.data : "", c->body.len, &call->req, &refusal);
+		code = rpc_request_parse_known(
+		    srv->clients, c->body.data != NULL ? c->body.data : "", c->body.len, &call->req, &refusal);
 	/* the head is still needed for CORS headers, the body is not */
 	srv->bodies -= c->body.cap;
 	http_body_fini(&c->body);

@@ -27,6 +27,7 @@ struct rpc_server {
 	SSL_CTX *tls;                       /* NULL: plain HTTP */
 	struct cors *cors;                  /* may be NULL */
 	struct ratelimit *rates;
+	struct json_memo *clients; /* may be NULL */
 	rpc_serve_cb serve;
 	void *serve_arg;
 	struct listeners listeners;

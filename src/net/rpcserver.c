@@ -23,6 +23,7 @@
 #include "hyper/base/bug.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
+#include "hyper/wire/json.h"
 #include "net/rpcconn.h"
 
 #define ACCEPT_BATCH    32 /* then other events get their turn */
@@ -199,6 +200,13 @@ out:
 }
 
 void
+rpc_server_remember_clients(struct rpc_server *srv)
+{
+	json_memo_free(srv->clients);
+	srv->clients = json_memo_new("params", "_client");
+}
+
+void
 rpc_server_free(struct rpc_server *srv)
 {
 	size_t i;
@@ -218,6 +226,7 @@ rpc_server_free(struct rpc_server *srv)
 		rpc_conn_free(TAILQ_FIRST(&srv->busy), "server stopped");
 	if (srv->response != NULL)
 		evbuffer_free(srv->response);
+	json_memo_free(srv->clients);
 	ratelimit_free(srv->rates);
 	cors_free(srv->cors);
 	SSL_CTX_free(srv->tls);

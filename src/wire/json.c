@@ -12,7 +12,7 @@
  * bracket, comma and number outside strings, and must see the same strings as
  * jansson does; where the text is not JSON the two may differ, and it is refused.
  *
- * Not here: writing JSON (textbuf.c), meaning of any member (rpc*.c).
+ * Not here: writing JSON (textbuf.c), meaning of any member (rpc*.c), what was seen before (jsonmemo.c).
  */
 #include "hyper/wire/json.h"
 
@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "wire/jsonmemo.h"
 #include "wire/textbuf.h"
 
 #define INT64_DIGITS 19
@@ -35,8 +36,10 @@ struct scan {
 	int line;
 	int depth;
 	size_t values;
-	size_t wide; /* integers that do not fit 64 bits */
-	char *out;   /* NULL, or where to copy the text with `e0` after each of these */
+	size_t wide;                   /* integers that do not fit 64 bits */
+	size_t memo_from, memo_values; /* where an object of MEMO_DEPTH has begun, and the values before it */
+	struct json_span memo;         /* the first one that is worth remembering */
+	char *out;                     /* NULL, or where to copy the text with `e0` after each of these */
 	size_t out_len;
 };
 
@@ -106,6 +109,17 @@ scan_number(struct scan *s)
 	s->at = i;
 }
 
+/* At a closing brace of MEMO_DEPTH. */
+static void
+scan_object_end(struct scan *s)
+{
+	size_t len = s->at + 1 - s->memo_from;
+
+	if (s->memo.len == 0 && s->text[s->memo_from] == '{' && len >= MEMO_MIN && len <= MEMO_MAX &&
+	    s->values - s->memo_values <= MEMO_MAX_VALUES)
+		s->memo = (struct json_span){ .from = s->memo_from, .len = len };
+}
+
 /* One byte outside strings and numbers. NULL, or what is wrong with it. */
 static const char *
 scan_byte(struct scan *s)
@@ -115,10 +129,18 @@ scan_byte(struct scan *s)
 	case '[':
 		if (++s->depth > JSON_MAX_DEPTH)
 			return "nested deeper than 64";
+		if (s->depth == MEMO_DEPTH) {
+			s->memo_from = s->at;
+			s->memo_values = s->values;
+		}
 		s->values++;
 		break;
 	case '}':
-	case ']': s->depth--; break;
+	case ']':
+		if (s->depth == MEMO_DEPTH)
+			scan_object_end(s);
+		s->depth--;
+		break;
 	case ',': s->values++; break;
 	case '\n':
 		s->line++;
@@ -191,6 +213,15 @@ parse_scanned(const char *text, size_t len, json_t **ret, char err[JSON_ERR_MAX]
 int
 json_parse(const char *text, size_t len, json_t **ret, char err[JSON_ERR_MAX])
 {
+	uint64_t known;
+
+	return json_parse_known(NULL, text, len, ret, &known, err);
+}
+
+int
+json_parse_known(
+    struct json_memo *memo, const char *text, size_t len, json_t **ret, uint64_t *ret_known, char err[JSON_ERR_MAX])
+{
 	struct scan s = { .text = text, .len = len, .values = 1 };
 	char *copy = NULL;
 	int r;
@@ -202,6 +233,10 @@ json_parse(const char *text, size_t len, json_t **ret, char err[JSON_ERR_MAX])
 	r = scan_run(&s, err);
 	if (r < 0)
 		return r;
+	if (memo != NULL && s.memo.len > 0 && s.wide == 0 &&
+	    json_memo_parse(memo, text, len, &s.memo, ret, ret_known) == 0)
+		return 0;
+	*ret_known = 0;
 	if (s.wide == 0)
 		return parse_scanned(text, len, ret, err);
 

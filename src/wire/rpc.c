@@ -111,8 +111,9 @@ rpc_answer_fini(struct rpc_answer *a)
 	*a = (struct rpc_answer){ 0 };
 }
 
-char *
-rpc_request_text(const char *method, const json_t *params, const char *id)
+/* `params` NULL: `text`. */
+static char *
+request_text(const char *method, const json_t *params, const char *text, const char *id)
 {
 	struct textbuf tb = { 0 };
 
@@ -122,11 +123,23 @@ rpc_request_text(const char *method, const json_t *params, const char *id)
 	if (params != NULL)
 		textbuf_json(&tb, params);
 	else
-		textbuf_puts(&tb, "{}");
+		textbuf_puts(&tb, text);
 	textbuf_puts(&tb, ",\"id\":");
 	textbuf_string(&tb, id, strlen(id));
 	textbuf_puts(&tb, "}");
 	return textbuf_take(&tb);
+}
+
+char *
+rpc_request_text(const char *method, const json_t *params, const char *id)
+{
+	return request_text(method, params, "{}", id);
+}
+
+char *
+rpc_request_text_of(const char *method, const char *params_text, const char *id)
+{
+	return request_text(method, NULL, params_text, id);
 }
 
 static void

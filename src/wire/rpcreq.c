@@ -226,9 +226,16 @@ request_take(const json_t *root, struct rpc_request *ret, char **ret_body)
 int
 rpc_request_parse(const char *body, size_t len, struct rpc_request *ret, char **ret_body)
 {
+	return rpc_request_parse_known(NULL, body, len, ret, ret_body);
+}
+
+int
+rpc_request_parse_known(struct json_memo *memo, const char *body, size_t len, struct rpc_request *ret, char **ret_body)
+{
 	char err[JSON_ERR_MAX]; /* not sent: protocol.md 4.1 fixes this body */
+	uint64_t known;
 	json_t *root;
-	int r = json_parse(body, len, &root, err);
+	int r = json_parse_known(memo, body, len, &root, &known, err);
 
 	if (r == -ENOMEM)
 		return refuse(rpc_fail(RPC_INTERNAL, NULL, "internal server error"), ret_body);
@@ -238,6 +245,8 @@ rpc_request_parse(const char *body, size_t len, struct rpc_request *ret, char **
 		r = request_take(root, ret, ret_body);
 	else
 		r = refuse(rpc_fail(RPC_PARSE, NULL, "JSON required"), ret_body);
+	if (r == 0)
+		ret->known = known;
 	json_decref(root);
 	return r;
 }

@@ -60,14 +60,17 @@ rpc_call_answer(struct rpc_call *call, struct rpc_answer answer)
 }
 
 void
-rpc_client_call(struct rpc_client *cl, const char *method, const json_t *params, const char *id, int64_t timeout_ms,
-    rpc_reply_cb cb, void *arg)
+rpc_client_call_text(struct rpc_client *cl, const char *method, const char *params_text, const char *id,
+    int64_t timeout_ms, rpc_reply_cb cb, void *arg)
 {
+	json_t *params = json_loads(params_text, 0, NULL);
+
 	(void)cl;
 	(void)id;
 	assert_string_equal(method, "hd-2._connectionRequest");
 	assert_in_range(timeout_ms, 1, 5001);
 	assert_int_equal(token_parse(json_string_value(json_object_get(params, "token")), &t.token), 0);
+	json_decref(params);
 	t.cb = cb;
 	t.arg = arg;
 }

@@ -57,6 +57,7 @@ test_faults(void **state)
 		  "\"certificates\":null,\"groups\":7}}}",
 		    "_client.entry.channels _client.entry.services" },
 	};
+	struct form_memo *memo = form_memo_new();
 	size_t i;
 
 	(void)state;
@@ -68,9 +69,10 @@ test_faults(void **state)
 		const char *key;
 		json_t *v;
 
-		assert_int_equal(form_parse(params, &f, &a), RPC_INVALID_PARAMS);
+		assert_int_equal(form_parse(memo, &(struct rpc_request){ .params = params, .known = 7 }, &f, &a),
+		    RPC_INVALID_PARAMS);
 		assert_int_equal(a.code, RPC_INVALID_PARAMS);
-		assert_null(f.client);
+		assert_null(f.client_text);
 		faults = json_object_get(a.data, "data");
 		json_object_foreach ((json_t *)faults, key, v)
 			if (!strstr(cases[i].keys, key))
@@ -88,6 +90,7 @@ test_faults(void **state)
 		rpc_answer_fini(&a);
 		json_decref(params);
 	}
+	form_memo_free(memo);
 }
 
 /* protocol.md 7.1 row 4, with an entry that has everything and one that has little */
@@ -108,29 +111,32 @@ test_told(void **state)
 		    "\"settings\":null,\"preferences\":null,\"records\":null,\"properties\":null}" },
 	};
 	char text[1024];
+	struct form_memo *memo = form_memo_new();
 	size_t i;
 
 	(void)state;
-	for (i = 0; i < ARRAY_LEN(cases); i++) {
+	/* without a number, with a new one, with one that came before, with one that takes another's slot */
+	for (i = 0; i < 4 * ARRAY_LEN(cases); i++) {
 		struct rpc_answer a = { 0 };
 		struct form f = { 0 };
+		uint64_t known = i % 4 == 0 ? 0 : i / 4 + 1 + (i % 4 == 3 ? 256 : 0);
 		json_t *params;
-		char *told;
 
 		snprintf(text, sizeof(text), "{" ALL ",\"_client\":{\"extra\":1,\"name\":\"hd-1\",\"entry\":%s}}",
-		    cases[i].entry);
+		    cases[i / 4].entry);
 		params = parse(text);
-		assert_int_equal(form_parse(params, &f, &a), 0);
+		assert_int_equal(
+		    form_parse(memo, &(struct rpc_request){ .params = params, .known = known }, &f, &a), 0);
 		assert_string_equal(f.to, "hd-2");
 		assert_string_equal(f.from, "hd-1");
 		assert_string_equal(f.channel, "grpc_server");
-		snprintf(text, sizeof(text), "{\"name\":\"hd-1\",\"entry\":%s}", cases[i].told);
-		told = json_text(f.client);
-		assert_string_equal(told, text);
-		free(told);
+		snprintf(text, sizeof(text), "{\"name\":\"hd-1\",\"entry\":%s}", cases[i / 4].told);
+		assert_string_equal(f.client_text, text);
+		assert_true((f.own_text == NULL) == (known != 0));
 		form_fini(&f);
 		json_decref(params);
 	}
+	form_memo_free(memo);
 }
 
 int

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -292,6 +293,132 @@ test_mutations(void **state)
 	assert_in_range(passed, 1, 1999);
 }
 
+/* With a memo everything is as without: value, error, words; twice, since the second one finds what the first left. */
+static uint64_t
+same_with_memo(struct json_memo *memo, const char *text, size_t len)
+{
+	char err[2][JSON_ERR_MAX] = { "", "" };
+	char *copy = malloc(len > 0 ? len : 1), *got[2] = { NULL, NULL };
+	uint64_t known[2];
+	json_t *v[2];
+	int r[2];
+
+	assert_non_null(copy);
+	memcpy(copy, text, len);
+	r[0] = json_parse(copy, len, &v[0], err[0]);
+	for (int round = 0; round < 2; round++) {
+		r[1] = json_parse_known(memo, copy, len, &v[1], &known[round], err[1]);
+		assert_int_equal(r[1], r[0]);
+		if (r[0] != 0) {
+			assert_string_equal(err[1], err[0]);
+			known[round] = 0;
+			continue;
+		}
+		assert_true(json_equal(v[0], v[1]));
+		got[0] = json_text(v[0]); /* the order of the keys too */
+		got[1] = json_text(v[1]);
+		assert_string_equal(got[1], got[0]);
+		free(got[0]);
+		free(got[1]);
+		json_decref(v[1]);
+	}
+	assert_true(known[0] == known[1]);
+	if (r[0] == 0)
+		json_decref(v[0]);
+	free(copy);
+	return known[0];
+}
+
+static void
+test_memo(void **state)
+{
+	struct json_memo *memo = json_memo_new("params", "_client");
+	char pad[300], big[20000], text[60000];
+	const struct {
+		const char *form, *fill; /* `fill` for the %s of `form` */
+		bool is_known;
+	} cases[] = {
+		{ "{\"params\":{\"to\":1,\"_client\":{\"p\":\"%s\"},\"z\":[]},\"id\":2}", pad, true },
+		{ "{\"params\":{\"to\":2,\"_client\":{\"p\":\"%s\"},\"z\":[]},\"id\":3}", pad, true },
+		{ "{\"params\":{\"_client\": {\"p\":\"%s\"} } }", pad, true },
+		{ "{\"params\":{\"\\u005fclient\":{\"p\":\"%s\"}}}", pad, true },
+		{ "{\"params\":{\"_client\":{\"p\":[{},{\"}\":\"%s\"}]}}}", pad, true },
+		/* somewhere else */
+		{ "{\"other\":{\"_client\":{\"p\":\"%s\"}},\"params\":{\"_client\":{}}}", pad, false },
+		{ "{\"params\":{\"client\":{\"p\":\"%s\"},\"_client\":{}}}", pad, false },
+		{ "[[{\"p\":\"%s\"}]]", pad, false },
+		{ "{\"params\":[{\"_client\":\"%s\"}]}", pad, false },
+		{ "{\"params\":{\"_client\":[{\"p\":\"%s\"}]}}", pad, false },
+		/* too short, too long */
+		{ "{\"params\":{\"_client\":{\"p\":\"%s\"}}}", "short", false },
+		{ "{\"params\":{\"_client\":{\"p\":\"%s\"}}}", big, false },
+		/* wrong, inside of it and around it */
+		{ "{\"params\":{\"_client\":{\"p\":\"%s\",\"p\":1}}}", pad, false },
+		{ "{\"params\":{\"_client\":{\"p\":\"%s\"},\"_client\":1}}", pad, false },
+		{ "{\"params\":{\"_client\":1,\"_client\":{\"p\":\"%s\"}}}", pad, false },
+		{ "{\"params\":{\"a\":1,{\"p\":\"%s\"}:2}}", pad, false },
+		{ "{\"params\":{\"_client\":{\"p\":\"%s\"}}} x", pad, false },
+		{ "{\"params\":{\"_client\":{\"p\":\"%s\"}}", pad, false },
+		{ "{\"params\":{\"_client\":{\"p\" \"%s\"}}}", pad, false },
+		{ "{\"params\":{\"_client\":{\"p\":\"%s\"]}}", pad, false },
+		{ "{\"params\":{\"n\":12345678901234567890123,\"_client\":{\"p\":\"%s\"}}}", pad, false },
+	};
+	uint64_t first = 0;
+
+	(void)state;
+	memset(pad, 'x', sizeof(pad));
+	memset(big, 'x', sizeof(big));
+	pad[sizeof(pad) - 1] = big[sizeof(big) - 1] = '\0';
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+			int before = (int)(strstr(cases[i].form, "%s") - cases[i].form);
+			int n = snprintf(text, sizeof(text), "%.*s%s%s", before, cases[i].form, cases[i].fill,
+			    cases[i].form + before + 2);
+			uint64_t known = same_with_memo(memo, text, (size_t)n);
+
+			assert_int_equal(known != 0, cases[i].is_known);
+			first = i == 0 ? known : first;
+			if (i == 1) /* the same member in another request */
+				assert_true(known == first);
+			if (i == 4)
+				assert_true(known != first);
+		}
+	}
+	/* far more than it keeps */
+	for (int i = 0; i < 2000; i++) {
+		int n = snprintf(text, sizeof(text), "{\"params\":{\"_client\":{\"p\":\"%s%d\"}}}", pad, i);
+
+		assert_true(same_with_memo(memo, text, (size_t)n) > first);
+	}
+	json_memo_free(memo);
+	json_memo_free(NULL);
+}
+
+/* Single bytes changed: with and without a memo alike. */
+static void
+test_memo_mutations(void **state)
+{
+	struct json_memo *memo = json_memo_new("params", "_client");
+	static const char bytes[] = "{}[]\",:\\x0 \n\xff";
+	char text[600];
+	int n;
+
+	(void)state;
+	n = snprintf(text, sizeof(text),
+	    "{\"id\":\"a\",\"params\":{\"_client\":{\"a\":[{\"b\":\"%0300d\"},1,{}],\"c\":{\"d\":null}},\"to\":\"x\"}}",
+	    0);
+	for (int i = 0; i < n; i++) {
+		char was = text[i];
+
+		for (size_t k = 0; k < sizeof(bytes) - 1; k++) {
+			text[i] = bytes[k];
+			same_with_memo(memo, text, (size_t)n);
+		}
+		text[i] = was;
+	}
+	json_memo_free(memo);
+}
+
 static void
 test_str(void **state)
 {
@@ -317,6 +444,8 @@ main(void)
 		cmocka_unit_test(test_values),
 		cmocka_unit_test(test_size),
 		cmocka_unit_test(test_mutations),
+		cmocka_unit_test(test_memo),
+		cmocka_unit_test(test_memo_mutations),
 		cmocka_unit_test(test_str),
 	};
 

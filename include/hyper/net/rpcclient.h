@@ -28,4 +28,8 @@ void rpc_client_free(struct rpc_client *);
 void rpc_client_call(struct rpc_client *, const char *method, const json_t *params, const char *id, int64_t timeout_ms,
     rpc_reply_cb cb, void *arg);
 
+/* The same with params that are JSON text. */
+void rpc_client_call_text(struct rpc_client *, const char *method, const char *params_text, const char *id,
+    int64_t timeout_ms, rpc_reply_cb cb, void *arg);
+
 #endif

@@ -27,6 +27,11 @@ typedef void (*rpc_serve_cb)(struct rpc_call *, void *arg);
 int rpc_server_new(struct event_base *, const struct conf_rpc_server *conf, const char *own_name, rpc_serve_cb,
     void *arg, struct rpc_server **ret, char err[RPC_SERVER_ERR_MAX]) ATTR_MUST_USE;
 
+/* From now on a caller's `_client` that came before is not parsed again; rpc_request.known
+ * tells. For servers behind a message server, which adds the same one to each request of a
+ * caller. Out of memory: nothing is remembered. */
+void rpc_server_remember_clients(struct rpc_server *);
+
 /* Closes listeners and connections. Calls not yet answered stay valid and must
  * still be answered (the answer goes nowhere). NULL is fine. */
 void rpc_server_free(struct rpc_server *);

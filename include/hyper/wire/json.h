@@ -3,6 +3,7 @@
 #define HYPER_WIRE_JSON_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include <jansson.h>
 
@@ -18,6 +19,17 @@
  * keys, NUL in strings, invalid UTF-8. 0 with *ret taken, or -EMSGSIZE, -EINVAL,
  * -ENOMEM with *ret untouched and `err` saying what and where. */
 int json_parse(const char *text, size_t len, json_t **ret, char err[JSON_ERR_MAX]) ATTR_MUST_USE;
+
+/* Remembers objects of 256 bytes to 16 KiB that are the member `key` of the member `outer` of the
+ * whole (literals): the same bytes again cost a comparison. Bounded; NULL when out of memory. */
+struct json_memo;
+struct json_memo *json_memo_new(const char *outer, const char *key);
+void json_memo_free(struct json_memo *);
+
+/* json_parse() with a memo (NULL: none). *ret_known is 0, or a number that stands for the
+ * bytes of that member as long as the memo lives; the member is shared then: read only. */
+int json_parse_known(struct json_memo *, const char *text, size_t len, json_t **ret, uint64_t *ret_known,
+    char err[JSON_ERR_MAX]) ATTR_MUST_USE;
 
 /* Compact text, keys in insertion order, integral reals below 2^53 as integers
  * (protocol.md "Numbers"). NULL when out of memory; else free(). */

@@ -11,6 +11,8 @@
 #include "hyper/base/attr.h"
 #include "hyper/base/words.h"
 
+struct json_memo;
+
 /* protocol.md 4.1, 4.2 and "Errors of ours" */
 enum rpc_code {
 	RPC_PARSE = -32700,
@@ -67,6 +69,7 @@ struct rpc_request {
 	char *method;   /* 1..100 bytes */
 	char *id;       /* internal form: integers as n:<n> and the rest of protocol.md 4.1 "id handling" */
 	json_t *params; /* an object */
+	uint64_t known; /* not 0: of a memo (json.h); the member of `params` that it is for is read only */
 };
 void rpc_request_fini(struct rpc_request *);
 
@@ -76,8 +79,15 @@ void rpc_request_fini(struct rpc_request *);
  * one message, shape as in protocol.md 4.1. */
 int rpc_request_parse(const char *body, size_t len, struct rpc_request *ret, char **ret_body) ATTR_MUST_USE;
 
+/* The same with a memo, which may be NULL; it fills ret->known. */
+int rpc_request_parse_known(
+    struct json_memo *, const char *body, size_t len, struct rpc_request *ret, char **ret_body) ATTR_MUST_USE;
+
 /* Request text for the wire; NULL when out of memory. Keys in order jsonrpc, method, params, id. */
 char *rpc_request_text(const char *method, const json_t *params, const char *id);
+
+/* The same with params that are JSON text. */
+char *rpc_request_text_of(const char *method, const char *params_text, const char *id);
 
 /* Answer text; keys in order jsonrpc, result, error, id. `id` is the internal
  * form or NULL (null on the wire). NULL when out of memory. */

@@ -30,6 +30,7 @@
 #include "hyper/base/bug.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/log.h"
+#include "hyper/wire/json.h"
 #include "hyper/wire/token.h"
 #include "proxy/master/form.h"
 
@@ -48,6 +49,7 @@ struct ask;
 struct brokering {
 	struct brokering_conf conf;
 	bool is_draining;
+	struct form_memo *callers;
 	TAILQ_HEAD(, ask) graces; /* asks whose grace is running */
 };
 
@@ -306,6 +308,24 @@ on_reply(struct rpc_answer *got, void *arg)
 	ask_free(a);
 }
 
+/* {channel, client, endpoint, token}: neither names nor token need an escape. NULL when out of memory. */
+static char *
+told_params(const struct ask *a, const struct form *f)
+{
+	char token[TOKEN_BASE64_MAX], *endpoint = NULL, *text = NULL;
+	json_t *quoted = json_string(a->b->conf.endpoint);
+
+	endpoint = quoted ? json_text(quoted) : NULL;
+	json_decref(quoted);
+	token_text(&a->token, token);
+	if (endpoint && asprintf(&text, "{\"channel\":\"%s\",\"client\":%s,\"endpoint\":%s,\"token\":\"%s\"}",
+			    f->channel, f->client_text, endpoint, token) < 0)
+		text = NULL;
+	explicit_bzero(token, sizeof(token));
+	free(endpoint);
+	return text;
+}
+
 /* 0 or -ENOMEM. */
 static int
 tell(struct ask *a, const struct form *f)
@@ -313,20 +333,15 @@ tell(struct ask *a, const struct form *f)
 	const struct brokering_conf *conf = &a->b->conf;
 	struct session *s = a->session;
 	int64_t left = (s->deadline_ns - clock_now_ns()) / NS_PER_MS + 1;
-	char text[TOKEN_BASE64_MAX], method[300];
-	json_t *params;
+	char method[300], *params = told_params(a, f);
 
-	token_text(&a->token, text);
-	params = json_pack("{s:s, s:O, s:s, s:s}", "channel", f->channel, "client", f->client, "endpoint",
-	    conf->endpoint, "token", text);
-	explicit_bzero(text, sizeof(text));
 	if (!params)
 		return -ENOMEM;
 	snprintf(method, sizeof(method), "%s._connectionRequest", f->to);
 	session_step(s, STEP_TOLD, "");
-	rpc_client_call(conf->client, method, params, s->id,
+	rpc_client_call_text(conf->client, method, params, s->id,
 	    left < conf->call_timeout_ms ? left : conf->call_timeout_ms, on_reply, a);
-	json_decref(params);
+	free(params);
 	return 0;
 }
 
@@ -402,7 +417,7 @@ on_request_connection(struct brokering *b, struct rpc_call *call, int64_t asked_
 	struct rpc_answer answer;
 	struct form f;
 
-	if (form_parse(rpc_call_request(call)->params, &f, &answer) != 0) {
+	if (form_parse(b->callers, rpc_call_request(call), &f, &answer) != 0) {
 		log_limited(
 		    &refuse_limit, LOG_LVL_INFO, "bad_request", "method=requestConnection code=%d", answer.code);
 		rpc_call_answer(call, answer);
@@ -434,6 +449,11 @@ brokering_new(const struct brokering_conf *conf)
 
 	if (!b)
 		return NULL;
+	b->callers = form_memo_new();
+	if (!b->callers) {
+		free(b);
+		return NULL;
+	}
 	b->conf = *conf;
 	TAILQ_INIT(&b->graces);
 	return b;
@@ -449,6 +469,7 @@ brokering_free(struct brokering *b)
 	/* The loop ended within the grace of one whose sockets have met already: no end of its session came for it. */
 	while ((a = TAILQ_FIRST(&b->graces)))
 		ask_succeed(a);
+	form_memo_free(b->callers);
 	free(b);
 }
 

@@ -5,6 +5,7 @@
  * Always true: what goes on to B holds the keys of protocol.md 7.1 row 4, and
  * none that we did not look at. `groups`, `records` and `properties` of the
  * entry are null there: they are long, and B trusts its own directory only.
+ * A text of the memo was made of an entry that passed every check.
  *
  * Not here: may this client call us at all (our hyper has checked that).
  */
@@ -12,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "hyper/wire/address.h"
@@ -35,6 +37,33 @@ static const struct {
 	{ "records", false, false },
 	{ "properties", false, false },
 };
+
+#define FORM_SLOTS 256
+
+struct form_slot {
+	uint64_t known; /* of rpc_request; 0: empty */
+	char *text;
+};
+
+struct form_memo {
+	struct form_slot slot[FORM_SLOTS];
+};
+
+struct form_memo *
+form_memo_new(void)
+{
+	return calloc(1, sizeof(struct form_memo));
+}
+
+void
+form_memo_free(struct form_memo *m)
+{
+	if (!m)
+		return;
+	for (size_t i = 0; i < FORM_SLOTS; i++)
+		free(m->slot[i].text);
+	free(m);
+}
 
 static const char *
 check_name(const json_t *object, const char *key, const char *path, json_t **faults)
@@ -109,10 +138,39 @@ told_client(const json_t *client)
 	return ret;
 }
 
-int
-form_parse(const json_t *params, struct form *ret, struct rpc_answer *ret_answer)
+/* Where what came with this number is kept. */
+static struct form_slot *
+slot_of(struct form_memo *m, uint64_t known)
 {
-	const json_t *client = json_object_get(params, "_client");
+	return &m->slot[known % FORM_SLOTS];
+}
+
+/* The text for B: remembered, or made and, where it has a number, remembered. NULL when out of memory. */
+static const char *
+client_text(struct form_memo *m, uint64_t known, const json_t *client, char **ret_own)
+{
+	struct form_slot *s = slot_of(m, known);
+	json_t *told;
+	char *text;
+
+	if (known != 0 && s->known == known)
+		return s->text;
+	told = told_client(client);
+	text = told ? json_text(told) : NULL;
+	json_decref(told);
+	if (text && known != 0) {
+		free(s->text);
+		*s = (struct form_slot){ .known = known, .text = text };
+	} else {
+		*ret_own = text;
+	}
+	return text;
+}
+
+int
+form_parse(struct form_memo *m, const struct rpc_request *request, struct form *ret, struct rpc_answer *ret_answer)
+{
+	const json_t *params = request->params, *client = json_object_get(params, "_client");
 	struct form f = { .channel = json_str(params, "channel") };
 	json_t *faults = NULL;
 
@@ -122,7 +180,9 @@ form_parse(const json_t *params, struct form *ret, struct rpc_answer *ret_answer
 	else if (strcmp(f.channel, CHANNEL) != 0)
 		rpc_form_fault(&faults, "channel",
 		    "expected " CHANNEL ": the only type of channel that can be reached through this proxy");
-	if (json_is_object(client)) {
+	if (request->known != 0 && slot_of(m, request->known)->known == request->known) {
+		f.from = json_str(client, "name"); /* it was right, and these are the same bytes */
+	} else if (json_is_object(client)) {
 		f.from = check_name(client, "name", "_client.name", &faults);
 		check_entry(client, &faults);
 	} else {
@@ -132,8 +192,8 @@ form_parse(const json_t *params, struct form *ret, struct rpc_answer *ret_answer
 		*ret_answer = rpc_form_answer(faults);
 		return RPC_INVALID_PARAMS;
 	}
-	f.client = told_client(client);
-	if (!f.client) {
+	f.client_text = client_text(m, request->known, client, &f.own_text);
+	if (!f.client_text) {
 		*ret_answer = rpc_fail(RPC_INTERNAL, NULL, "internal error: out of memory");
 		return RPC_INTERNAL;
 	}
@@ -144,6 +204,6 @@ form_parse(const json_t *params, struct form *ret, struct rpc_answer *ret_answer
 void
 form_fini(struct form *f)
 {
-	json_decref(f->client);
-	f->client = NULL;
+	free(f->own_text);
+	f->own_text = NULL;
 }

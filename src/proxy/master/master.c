@@ -261,7 +261,10 @@ start_broker(struct master *m, char err[LISTEN_ERR_MAX])
 	m->broker = brokering_new(&bc);
 	if (!m->broker)
 		return -ENOMEM;
-	return rpc_server_new(base, c->rpc_server, c->name, brokering_on_call, m->broker, &m->server, err);
+	rc = rpc_server_new(base, c->rpc_server, c->name, brokering_on_call, m->broker, &m->server, err);
+	if (rc == 0)
+		rpc_server_remember_clients(m->server);
+	return rc;
 }
 
 /* sessions_on_end: the broker is made after the sessions it uses. */
