@@ -224,34 +224,26 @@ conn_go_on(struct rpc_conn *c)
 	rpc_server_on_room(c->srv);
 }
 
-/* Writes `response` at once as far as the kernel takes it, the rest as it can. False when out of memory.
- * libevent's bufferevent would first wait for the socket to be writable, which it is. That of a
- * TLS connection writes at once, and a record for each piece that it is given. */
-static bool
-conn_send(struct rpc_conn *c, struct evbuffer *response)
-{
-	struct evbuffer *out = bufferevent_get_output(c->bev);
-
-	if (c->ssl == NULL && evbuffer_get_length(out) == 0)
-		(void)evbuffer_write(response, bufferevent_getfd(c->bev)); /* the bufferevent hears of an error */
-	return evbuffer_add_buffer(out, response) == 0;
-}
-
-/* Sends one response; `body` NULL is an empty one. The connection may be gone afterwards. */
+/* Sends one response; `body` NULL is an empty one. The connection may be gone afterwards.
+ * It is written at once as far as the kernel takes it: libevent's bufferevent would first wait for the socket
+ * to be writable. That of a TLS connection writes at once, and a record for each piece that it is given. */
 static void
 conn_respond(struct rpc_conn *c, int status, const char *body)
 {
-	struct evbuffer *response = c->srv->response;
+	struct evbuffer *out = bufferevent_get_output(c->bev), *response = c->srv->response;
 	size_t len = body != NULL ? strlen(body) : 0;
 	bool ok = evbuffer_expand(response, RESPONSE_HEAD + len) == 0; /* in one piece */
 
 	rpc_response_head(c->srv, &c->head, status, len, c->keep, response);
 	conn_enter(c, CONN_WRITING, http_status_text(status));
-	ok = ok && (len == 0 || evbuffer_add(response, body, len) == 0) && conn_send(c, response);
+	ok = ok && (len == 0 || evbuffer_add(response, body, len) == 0);
+	if (ok && c->ssl == NULL && evbuffer_get_length(out) == 0)
+		(void)evbuffer_write(response, bufferevent_getfd(c->bev)); /* the bufferevent hears of an error */
+	ok = ok && evbuffer_add_buffer(out, response) == 0;
 	evbuffer_drain(response, evbuffer_get_length(response)); /* nothing, but when it failed */
 	if (!ok)
 		rpc_conn_free(c, "out of memory");
-	else if (evbuffer_get_length(bufferevent_get_output(c->bev)) > 0)
+	else if (evbuffer_get_length(out) > 0)
 		return; /* on_written() follows */
 	else if (c->keep)
 		conn_go_on(c);
