@@ -1,0 +1,234 @@
+/* test_admin.c - the admin socket: values that come back as they went, bombs refused, one user, late answers */
+#include "hyper/net/admin.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "hyper/base/attr.h"
+#include "hyper/base/fd.h"
+#include "hyper/wire/mpjson.h"
+
+static void
+test_round_trip(void **state)
+{
+	static const char *const tab[] = {
+		"null",
+		"true",
+		"[]",
+		"{}",
+		"[0,1,-1,127,128,255,256,65535,65536,-32,-33,-129,9007199254740993,-9223372036854775808]",
+		"[0.5,-1.25e300]",
+		"[\"\",\"a\",\"\\u00e4\",\"0123456789012345678901234567890123456789\"]",
+		"{\"a\":[{\"b\":[1,[2,[3]]]}],\"c\":null}",
+		"[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(tab); i++) {
+		json_t *a = json_loads(tab[i], JSON_DECODE_ANY, NULL), *b = NULL;
+		uint8_t *data = NULL;
+		size_t len;
+
+		assert_non_null(a);
+		assert_int_equal(mpjson_pack(a, &data, &len), 0);
+		assert_int_equal(mpjson_unpack(data, len, &b), 0);
+		assert_true(json_equal(a, b));
+		for (size_t cut = 0; cut < len; cut++) {
+			json_t *none = NULL;
+
+			if (mpjson_unpack(data, cut, &none) != -EPROTO)
+				fail_msg("%s cut at %zu was taken", tab[i], cut);
+		}
+		json_decref(a);
+		json_decref(b);
+		free(data);
+	}
+}
+
+static void
+test_bombs(void **state)
+{
+	static const struct {
+		const char *name;
+		uint8_t bytes[8];
+		size_t len;
+	} tab[] = {
+		{ "nothing", { 0 }, 0 },
+		{ "two values", { 0xc0, 0xc0 }, 2 },
+		{ "array32 of 4 G", { 0xdd, 0xff, 0xff, 0xff, 0xff }, 5 },
+		{ "map32 of 4 G", { 0xdf, 0xff, 0xff, 0xff, 0xff }, 5 },
+		{ "str32 of 4 G", { 0xdb, 0xff, 0xff, 0xff, 0xff, 'a' }, 6 },
+		{ "bin", { 0xc4, 1, 0 }, 3 },
+		{ "ext", { 0xd4, 1, 0 }, 3 },
+		{ "never used", { 0xc1 }, 1 },
+		{ "a key that is a number", { 0x81, 1, 2 }, 3 },
+		{ "bad UTF-8", { 0xa1, 0xff }, 2 },
+		{ "a map without its value", { 0x81, 0xa1, 'a' }, 3 },
+	};
+	uint8_t deep[64];
+	json_t *v = NULL;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(tab); i++)
+		if (mpjson_unpack(tab[i].bytes, tab[i].len, &v) != -EPROTO)
+			fail_msg("%s was taken", tab[i].name);
+	memset(deep, 0x91, sizeof(deep));
+	deep[sizeof(deep) - 1] = 0xc0;
+	assert_int_equal(mpjson_unpack(deep, sizeof(deep), &v), -EPROTO);
+	assert_null(v);
+}
+
+struct server {
+	struct event_base *base;
+	struct admin_call *waiting;
+};
+
+static void
+on_call(struct admin_call *c, const char *verb, const json_t *args, void *arg)
+{
+	struct server *s = arg;
+
+	if (strcmp(verb, "echo") == 0)
+		admin_answer(c, json_pack("{s:b, s:O}", "ok", 1, "args", args));
+	else if (strcmp(verb, "wait") == 0)
+		s->waiting = c;
+	else if (strcmp(verb, "go") == 0) {
+		if (s->waiting)
+			admin_answer(s->waiting, json_pack("{s:b}", "ok", 1));
+		s->waiting = NULL;
+		admin_answer(c, json_pack("{s:b}", "ok", 1));
+	} else if (strcmp(verb, "end") == 0) {
+		admin_answer(c, json_pack("{s:b}", "ok", 1));
+		event_base_loopexit(s->base, &(struct timeval){ 0, 50000 });
+	} else
+		admin_answer(c, admin_error("no verb %s", verb));
+}
+
+/* The answer's text; the server runs in a process of its own. */
+static int
+ask(const char *path, const char *verb, int64_t ms, char *ret, size_t cap)
+{
+	json_t *args = json_pack("{s:s}", "x", "y"), *answer = NULL;
+	char err[ADMIN_ERR_MAX] = "", *text;
+	int rc = admin_ask(path, verb, args, ms, &answer, err);
+
+	text = answer ? json_dumps(answer, JSON_COMPACT | JSON_SORT_KEYS) : strdup(err);
+	snprintf(ret, cap, "%s", text);
+	free(text);
+	json_decref(args);
+	json_decref(answer);
+	return rc;
+}
+
+static void
+serve(const char *path, int ready_fd)
+{
+	struct server s = { .base = event_base_new() };
+	char err[ADMIN_ERR_MAX];
+	struct admin *a = NULL;
+	int rc = admin_new(s.base, path, on_call, &s, &a, err);
+
+	(void)!write(ready_fd, rc == 0 ? "1" : "0", 1);
+	if (rc == 0)
+		event_base_dispatch(s.base);
+	admin_free(a);
+	event_base_free(s.base);
+	_exit(rc == 0 ? 0 : 1);
+}
+
+static void
+raw_bytes(const char *path, const char *bytes, size_t len)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	char c;
+
+	memcpy(sun.sun_path, path, strlen(path) + 1);
+	assert_int_equal(connect(fd, (struct sockaddr *)&sun, sizeof(sun)), 0);
+	assert_int_equal(write(fd, bytes, len), (ssize_t)len);
+	assert_int_equal(read(fd, &c, 1), 0); /* closed without an answer */
+	fd_close(&fd);
+}
+
+static void
+test_socket(void **state)
+{
+	const char *folder = getenv("TMPDIR");
+	char dir[200], path[256], text[512], ready = 0;
+	struct stat st;
+	int pipe_fd[2], status;
+	pid_t server, waiter;
+
+	(void)state;
+	snprintf(dir, sizeof(dir), "%s/hyper-admin-XXXXXX", folder && strlen(folder) < 60 ? folder : "/tmp");
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/admin.sock", dir);
+	assert_int_equal(ask(path, "echo", 1000, text, sizeof(text)), -ENOENT);
+	assert_non_null(strstr(text, "is it running"));
+	assert_int_equal(pipe(pipe_fd), 0);
+	server = fork();
+	if (server == 0)
+		serve(path, pipe_fd[1]);
+	assert_int_equal(read(pipe_fd[0], &ready, 1), 1);
+	assert_int_equal(ready, '1');
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	assert_int_equal(ask(path, "echo", 5000, text, sizeof(text)), 0);
+	assert_string_equal(text, "{\"args\":{\"x\":\"y\"},\"ok\":true}");
+	assert_int_equal(ask(path, "nonsense", 5000, text, sizeof(text)), 0);
+	assert_string_equal(text, "{\"error\":\"no verb nonsense\",\"ok\":false}");
+	raw_bytes(path, "\xff\xff\xff\xff", 4);
+	raw_bytes(path, "\0\0\0\1\xc1", 5);
+	/* an answer that comes later, to one that waits; one that gave up does no harm */
+	assert_int_equal(ask(path, "wait", 50, text, sizeof(text)), -ETIMEDOUT);
+	assert_int_equal(ask(path, "go", 5000, text, sizeof(text)), 0);
+	waiter = fork();
+	if (waiter == 0)
+		_exit(ask(path, "wait", 10000, text, sizeof(text)) == 0 ? 0 : 1);
+	do {
+		assert_int_equal(ask(path, "go", 5000, text, sizeof(text)), 0);
+		usleep(2000);
+	} while (waitpid(waiter, &status, WNOHANG) == 0);
+	assert_int_equal(status, 0);
+	/* a second server is refused while the first one answers */
+	waiter = fork();
+	if (waiter == 0)
+		serve(path, pipe_fd[1]);
+	assert_int_equal(waitpid(waiter, &status, 0), waiter);
+	assert_int_equal(WEXITSTATUS(status), 1);
+	assert_int_equal(ask(path, "end", 5000, text, sizeof(text)), 0);
+	assert_int_equal(waitpid(server, &status, 0), server);
+	assert_int_equal(status, 0);
+	assert_int_equal(access(path, F_OK), -1);
+	close(pipe_fd[0]);
+	close(pipe_fd[1]);
+	rmdir(dir);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_bombs),
+		cmocka_unit_test(test_socket),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
