@@ -11,6 +11,7 @@
 #include "hyper/base/bytes.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -135,11 +136,24 @@ base64_decode(const char *text, void *ret, size_t cap)
 	return (int)used;
 }
 
+static EVP_MD *sha256_md;
+
+/* Looking an algorithm up costs as much as one block of it. */
+static void
+fetch_sha256(void)
+{
+	sha256_md = EVP_MD_fetch(NULL, "SHA256", NULL);
+}
+
 void
 sha256(const void *data, size_t len, uint8_t ret[SHA256_LEN])
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	unsigned n = 0;
-	int ok = EVP_Digest(data, len, ret, &n, EVP_sha256(), NULL);
+	int ok;
+
+	pthread_once(&once, fetch_sha256);
+	ok = EVP_Digest(data, len, ret, &n, sha256_md != NULL ? sha256_md : EVP_sha256(), NULL);
 
 	BUG_ON(ok != 1 || n != SHA256_LEN);
 }

@@ -24,6 +24,7 @@
 #define WRITE_MAX_DEPTH 256
 #define NUMBER_MAX      40
 #define EXACT_INTEGERS  9007199254740992.0 /* 2^53 */
+#define THOUSANDTHS_MAX 1e11               /* 1,000 times it has 15 digits at most: %.15g prints the same */
 
 bool
 textbuf_reserve(struct textbuf *tb, size_t more)
@@ -114,6 +115,26 @@ textbuf_string(struct textbuf *tb, const char *text, size_t len)
 	textbuf_put(tb, "\"", 1);
 }
 
+/* Milliseconds to the microsecond, which our timelines are made of. A quotient of
+ * two integers below 2^53 is the double nearest to the true value, and so is what is read of the
+ * decimal text: equal quotients make equal doubles. False: it is no such number. */
+static bool
+put_thousandths(struct textbuf *tb, double d)
+{
+	long long n = (long long)(d * 1000.0 + (d < 0 ? -0.5 : 0.5)), part;
+	char text[NUMBER_MAX];
+	int digits = 3;
+
+	if ((double)n / 1000.0 != d)
+		return false;
+	n = n < 0 ? -n : n;
+	for (part = n % 1000; digits > 1 && part % 10 == 0; part /= 10)
+		digits--;
+	snprintf(text, sizeof text, "%s%lld.%0*lld", d < 0 ? "-" : "", n / 1000, digits, part);
+	textbuf_puts(tb, text);
+	return true;
+}
+
 void
 textbuf_number(struct textbuf *tb, double d)
 {
@@ -128,6 +149,8 @@ textbuf_number(struct textbuf *tb, double d)
 		textbuf_puts(tb, text);
 		return;
 	}
+	if (fabs(d) >= 0.001 && fabs(d) < THOUSANDTHS_MAX && put_thousandths(tb, d))
+		return;
 	for (int digits = 15; digits <= 17; digits++) {
 		snprintf(text, sizeof text, "%.*g", digits, d);
 		if (strtod(text, NULL) == d)
