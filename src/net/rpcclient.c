@@ -38,6 +38,7 @@
 #define CONN_MAX        256L     /* calls beyond wait inside curl, under their deadlines */
 #define CONN_IDLE_MAX   CONN_MAX /* closing one that 64 calls at a time want again costs two handshakes */
 #define CONN_IDLE_S     60L      /* our servers end idle connections after 75 s: be first */
+#define SPARE_MAX       64       /* handles kept for the next calls */
 #define CLIENT_TEXT_MAX 300
 #define WHY_MAX         512
 
@@ -76,6 +77,8 @@ struct rpc_client {
 	bool curl_ready;               /* curl_global_init() was done */
 	bool stopping;
 	TAILQ_HEAD(, client_call) calls;
+	CURL *spare[SPARE_MAX]; /* all set but for the call */
+	size_t n_spare;
 };
 
 static enum end_reason
@@ -107,15 +110,23 @@ fail(const struct rpc_client *cl, enum end_reason reason, const char *why)
 	return a;
 }
 
-/* Takes the call away from curl. */
+/* Takes the call away from curl. A handle whose transfer is over can be used again. */
 static void
-call_detach(struct client_call *call)
+call_detach(struct client_call *call, bool is_over)
 {
-	if (call->easy == NULL)
+	struct rpc_client *cl = call->client;
+	CURL *e = call->easy;
+
+	if (e == NULL)
 		return;
-	curl_multi_remove_handle(call->client->multi, call->easy);
-	curl_easy_cleanup(call->easy);
+	curl_multi_remove_handle(cl->multi, e);
 	call->easy = NULL;
+	/* nothing of this call may be left in it */
+	if (is_over && cl->n_spare < SPARE_MAX && curl_easy_setopt(e, CURLOPT_ERRORBUFFER, NULL) == CURLE_OK &&
+	    curl_easy_setopt(e, CURLOPT_POSTFIELDS, NULL) == CURLE_OK)
+		cl->spare[cl->n_spare++] = e;
+	else
+		curl_easy_cleanup(e);
 }
 
 /* `answer` is given. The callback follows from the loop. */
@@ -157,7 +168,7 @@ on_call(evutil_socket_t fd, short what, void *arg)
 		curl_easy_getinfo(call->easy, CURLINFO_PRETRANSFER_TIME_T, &connected);
 		if (connected == 0)
 			at = "no connection in time";
-		call_detach(call);
+		call_detach(call, false);
 		call->answer = fail(call->client, END_DEADLINE, at);
 		call->done = true;
 	}
@@ -209,7 +220,7 @@ collect(struct rpc_client *cl)
 			continue;
 		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &call);
 		curl_easy_getinfo(msg->easy_handle, CURLINFO_RESPONSE_CODE, &status);
-		call_detach(call);
+		call_detach(call, code == CURLE_OK);
 		call_done(call, answer_of(call, code, status));
 	}
 }
@@ -332,6 +343,10 @@ easy_set_transport(CURL *e, const struct rpc_client *cl)
 	SET(CURLOPT_MAXAGE_CONN, CONN_IDLE_S);
 	SET(CURLOPT_PROXY, conf->proxy_url != NULL ? conf->proxy_url : ""); /* "": not the environment's either */
 	SET(CURLOPT_NOPROXY, "");
+	SET(CURLOPT_HTTPHEADER, cl->headers);
+	SET(CURLOPT_USERAGENT, PACKAGE_NAME "/" PACKAGE_VERSION);
+	SET(CURLOPT_POST, 1L);
+	SET(CURLOPT_WRITEFUNCTION, on_data);
 	SET(CURLOPT_CONNECT_TO, cl->connect_to);
 #if LIBCURL_VERSION_NUM >= 0x075500
 	SET(CURLOPT_PROTOCOLS_STR, "http,https");
@@ -365,25 +380,35 @@ easy_set_call(CURL *e, struct client_call *call)
 
 	SET(CURLOPT_PRIVATE, call);
 	SET(CURLOPT_ERRORBUFFER, call->why);
-	SET(CURLOPT_HTTPHEADER, call->client->headers);
-	SET(CURLOPT_USERAGENT, PACKAGE_NAME "/" PACKAGE_VERSION);
-	SET(CURLOPT_POST, 1L);
 	SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(call->request));
 	SET(CURLOPT_POSTFIELDS, call->request);
-	SET(CURLOPT_WRITEFUNCTION, on_data);
 	SET(CURLOPT_WRITEDATA, call);
 #undef SET
 	return ok;
+}
+
+/* A handle with all set but for the call. NULL: this libcurl does not take our options, or no memory. */
+static CURL *
+easy_get(struct rpc_client *cl)
+{
+	CURL *e;
+
+	if (cl->n_spare > 0)
+		return cl->spare[--cl->n_spare];
+	e = curl_easy_init();
+	if (e != NULL && easy_set_transport(e, cl))
+		return e;
+	curl_easy_cleanup(e);
+	return NULL;
 }
 
 /* Hands the call to curl, or marks it done with an error. */
 static void
 call_start(struct rpc_client *cl, struct client_call *call)
 {
-	CURL *e = curl_easy_init();
+	CURL *e = call->request != NULL ? easy_get(cl) : NULL;
 
-	if (e == NULL || call->request == NULL || !easy_set_transport(e, cl) || !easy_set_call(e, call) ||
-	    curl_multi_add_handle(cl->multi, e) != CURLM_OK) {
+	if (e == NULL || !easy_set_call(e, call) || curl_multi_add_handle(cl->multi, e) != CURLM_OK) {
 		curl_easy_cleanup(e);
 		call_done(call, fail(cl, END_INTERNAL, "libcurl takes no more calls (memory?)"));
 		return;
@@ -597,12 +622,14 @@ rpc_client_free(struct rpc_client *cl)
 	while (!TAILQ_EMPTY(&cl->calls)) {
 		struct client_call *call = TAILQ_FIRST(&cl->calls);
 
-		call_detach(call);
+		call_detach(call, false);
 		if (!call->done)
 			call->answer = fail(cl, END_STOPPED, "stopped while the call was in flight");
 		call->done = true;
 		call_deliver(call);
 	}
+	while (cl->n_spare > 0)
+		curl_easy_cleanup(cl->spare[--cl->n_spare]);
 	curl_multi_cleanup(cl->multi);
 	if (cl->timer != NULL)
 		event_free(cl->timer);
