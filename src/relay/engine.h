@@ -57,7 +57,7 @@ struct side {
 _Static_assert(offsetof(struct side, item) == 0, "relay_on_event() casts it back");
 
 struct relay_pair {
-	TAILQ_ENTRY(relay_pair) all; /* by active_ms */
+	TAILQ_ENTRY(relay_pair) all; /* of r->alive, by active_ms */
 	TAILQ_ENTRY(relay_pair) line;
 	struct relay_pair *next;    /* of the same bucket */
 	struct relay_seat *seat;    /* its counters and flags are kept there alone */
@@ -68,6 +68,7 @@ struct relay_pair {
 	uint8_t state; /* enum pair_state */
 	uint8_t queue; /* enum pair_queue */
 	uint8_t wants; /* BIT of a direction that found no pipe */
+	bool is_half;  /* one of its streams has ended: in which list it is */
 	bool promised; /* an idle pipe is kept for its next turn */
 };
 _Static_assert(sizeof(struct relay_pair) <= 128, "an idle pair is to be cheap");
@@ -80,7 +81,7 @@ struct relay {
 	void *arg;
 	struct carrier_pool pool;
 
-	struct pair_list pairs; /* alive, the one that was active longest ago first */
+	struct pair_list alive[2]; /* whole and half closed; the one that was active longest ago first */
 	struct pair_list line[Q_GONE + 1];
 	struct relay_pair **buckets; /* alive, by id */
 	size_t n_buckets, n_pairs;
@@ -95,6 +96,8 @@ struct relay {
 	uint32_t *left_seats; /* numbers of seats that were used and left */
 	uint32_t n_left, next_seat;
 
+	int64_t timeout_ms[2]; /* of these lists; 0 never */
+	int64_t grain_ms;      /* how exactly active_ms is kept */
 	int64_t now_ms, trim_ms;
 	bool is_late; /* now_ms is of an earlier turn */
 	uint64_t bytes, buffered;
@@ -127,6 +130,9 @@ void queue_enter(struct relay *, struct relay_pair *, enum pair_queue);
 /* Notes that a direction found no pipe, or needs none any more. */
 void want_set(struct relay *, struct relay_pair *, int dir, bool wants);
 
+/* Bytes were delivered, or a stream has ended: its time starts again. */
+void pair_touch(struct relay *, struct relay_pair *);
+
 /* --- pair.c --- */
 
 /* The only place that writes p->state. */
@@ -147,7 +153,7 @@ void side_failed(struct relay_pair *, struct side *);
 
 /* --- sock.c --- */
 
-void sock_tune(int fd);
+void sock_tune(int fd, const struct relay_keep *);
 
 /* Taking the error from the socket is what makes a reset known even while its direction is stalled. */
 bool sock_has_error(int fd);

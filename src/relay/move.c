@@ -83,12 +83,8 @@ note_delivered(struct relay *r, struct relay_pair *p, int dir, size_t n)
 
 	__atomic_store_n(bytes, *bytes + n, __ATOMIC_RELAXED);
 	r->bytes += n;
-	if (r->now_ms - p->active_ms < 1000)
-		return;
-	p->active_ms = r->now_ms;
-	__atomic_store_n(&p->seat->active_s, (uint32_t)(r->now_ms / 1000), __ATOMIC_RELAXED);
-	TAILQ_REMOVE(&r->pairs, p, all);
-	TAILQ_INSERT_TAIL(&r->pairs, p, all);
+	if (r->now_ms - p->active_ms >= r->grain_ms)
+		pair_touch(r, p);
 }
 
 /* Writes once. 1: something moved or changed, look again; 0: nothing can move now; -errno: our failure. */
@@ -120,7 +116,7 @@ dir_drain(struct relay *r, struct relay_pair *p, int dir)
 
 /* The carrier is empty and the stream ended. */
 static void
-dir_eof(struct relay_pair *p, int dir)
+dir_eof(struct relay *r, struct relay_pair *p, int dir)
 {
 	struct side *from = &p->side[dir], *to = &p->side[!dir];
 
@@ -137,6 +133,7 @@ dir_eof(struct relay_pair *p, int dir)
 		pair_enter(p, dir == A ? PAIR_ONLY_BA : PAIR_ONLY_AB, "eof");
 	else
 		pair_enter(p, PAIR_NONE, "eof");
+	pair_touch(r, p);
 }
 
 /* Has splice(2) taken an urgent byte for the end of the stream? It does where a
@@ -209,7 +206,7 @@ dir_fill(struct relay *r, struct relay_pair *p, int dir)
 	if (n == 0 && is_no_end(from))
 		return 1;
 	if (n == 0) {
-		dir_eof(p, dir);
+		dir_eof(r, p, dir);
 		return 0;
 	}
 	if (n != -EAGAIN && is_our_failure((int)n))

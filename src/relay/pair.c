@@ -89,8 +89,9 @@ index_grow(struct relay *r)
 	free(r->buckets);
 	r->buckets = more;
 	r->n_buckets *= 2;
-	TAILQ_FOREACH (p, &r->pairs, all)
-		index_add(r, p);
+	for (int i = 0; i < 2; i++)
+		TAILQ_FOREACH (p, &r->alive[i], all)
+			index_add(r, p);
 }
 
 /* --- the beginning ---------------------------------------------------------- */
@@ -144,7 +145,8 @@ pair_make(struct relay *r, const struct relay_bundle *b, struct relay_pair **ret
 static void
 pair_publish(struct relay *r, struct relay_pair *p)
 {
-	TAILQ_INSERT_TAIL(&r->pairs, p, all);
+	p->is_half = p->state != PAIR_BOTH;
+	TAILQ_INSERT_TAIL(&r->alive[p->is_half], p, all);
 	index_add(r, p);
 	if (++r->n_pairs > r->n_buckets)
 		index_grow(r);
@@ -159,7 +161,7 @@ relay_pair_new(struct relay *r, uint64_t id, int a_fd, int b_fd)
 
 	if (err == 0) {
 		for (int i = A; i <= B; i++)
-			sock_tune(b.fd[i]);
+			sock_tune(b.fd[i], &r->conf.keep);
 		err = pair_arm(r, p);
 	}
 	if (err < 0) {
@@ -249,7 +251,7 @@ relay_pair_adopt(struct relay *r, const struct relay_bundle *b)
 		err = bundle_is_fine(b) ? pair_make(r, b, &p) : -EINVAL;
 	if (err == 0) {
 		for (int i = A; i <= B; i++)
-			sock_tune(b->fd[i]);
+			sock_tune(b->fd[i], &r->conf.keep);
 		pair_restore(p, b);
 		err = pair_arm(r, p);
 	}
@@ -289,7 +291,7 @@ pair_retire(struct relay *r, struct relay_pair *p)
 		epoll_ctl(r->conf.epoll_fd, EPOLL_CTL_DEL, p->side[i].fd, NULL);
 		want_set(r, p, i, false);
 	}
-	TAILQ_REMOVE(&r->pairs, p, all);
+	TAILQ_REMOVE(&r->alive[p->is_half], p, all);
 	index_remove(r, p);
 	queue_enter(r, p, Q_GONE);
 	r->n_pairs--;

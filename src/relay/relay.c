@@ -88,6 +88,61 @@ ask_for_pipes(struct relay *r)
 	r->conf.on_want(n, r->arg);
 }
 
+/* --- time limits ------------------------------------------------------------ */
+
+void
+pair_touch(struct relay *r, struct relay_pair *p)
+{
+	TAILQ_REMOVE(&r->alive[p->is_half], p, all);
+	p->active_ms = r->now_ms;
+	p->is_half = p->state != PAIR_BOTH;
+	__atomic_store_n(&p->seat->active_s, (uint32_t)(r->now_ms / 1000), __ATOMIC_RELAXED);
+	TAILQ_INSERT_TAIL(&r->alive[p->is_half], p, all);
+}
+
+/* When the pair that was active longest ago has to end; active_ms may be older than the truth by the grain. */
+static int64_t
+list_next_ms(const struct relay *r, int half)
+{
+	const struct relay_pair *p = TAILQ_FIRST(&r->alive[half]);
+
+	return p && r->timeout_ms[half] > 0 ? p->active_ms + r->timeout_ms[half] + r->grain_ms : INT64_MAX;
+}
+
+/* RUN_PAIRS at once: thousands that fell silent together end turn by turn. */
+static void
+end_silent(struct relay *r)
+{
+	static const enum end_reason reasons[] = { END_IDLE, END_HALF_CLOSED };
+
+	for (int half = 0; half < 2; half++)
+		for (int n = 0; n < RUN_PAIRS && list_next_ms(r, half) <= r->now_ms; n++)
+			pair_end(r, TAILQ_FIRST(&r->alive[half]), reasons[half], "timeout");
+}
+
+static void
+limits_init(struct relay *r)
+{
+	r->timeout_ms[0] = r->conf.idle_timeout_ms;
+	r->timeout_ms[1] =
+	    r->conf.half_closed_timeout_ms > 0 ? r->conf.half_closed_timeout_ms : r->conf.idle_timeout_ms;
+	r->grain_ms = 1000;
+	for (int half = 0; half < 2; half++)
+		if (r->timeout_ms[half] > 0 && r->timeout_ms[half] / 8 < r->grain_ms)
+			r->grain_ms = r->timeout_ms[half] / 8;
+}
+
+int64_t
+relay_next_ms(const struct relay *r)
+{
+	int64_t next = list_next_ms(r, 0), half = list_next_ms(r, 1);
+
+	next = half < next ? half : next;
+	if (r->wait_ms > 0 && r->wait_ms + WANT_MS < next)
+		next = r->wait_ms + WANT_MS;
+	return next;
+}
+
 /* --- the loop -------------------------------------------------------------- */
 
 static void
@@ -174,6 +229,7 @@ relay_run(struct relay *r)
 	look_at_clock(r);
 	free_gone(r);
 	check_deadlines(r);
+	end_silent(r);
 	wake_waiting(r);
 	run_queued(r);
 	wake_waiting(r);
@@ -239,7 +295,9 @@ relay_new(const struct relay_conf *conf, relay_on_end on_end, void *arg)
 	r->pool.on_gone = conf->on_pipe_gone;
 	r->pool.arg = arg;
 	r->now_ms = r->trim_ms = clock_now_ms();
-	TAILQ_INIT(&r->pairs);
+	TAILQ_INIT(&r->alive[0]);
+	TAILQ_INIT(&r->alive[1]);
+	limits_init(r);
 	for (size_t i = 0; i < ARRAY_LEN(r->line); i++)
 		TAILQ_INIT(&r->line[i]);
 	r->n_buckets = 16;
@@ -257,8 +315,9 @@ relay_close_all(struct relay *r, enum end_reason reason)
 	struct relay_pair *p;
 
 	BUG_ON(reason == END_CLOSED); /* only the peers can end a pair cleanly */
-	while ((p = TAILQ_FIRST(&r->pairs)))
-		pair_end(r, p, reason, "close_all");
+	for (int i = 0; i < 2; i++)
+		while ((p = TAILQ_FIRST(&r->alive[i])))
+			pair_end(r, p, reason, "close_all");
 }
 
 void

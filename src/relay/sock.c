@@ -33,10 +33,24 @@ set_linger(int fd, bool is_reset)
 /* TCP_USER_TIMEOUT cannot tell a peer that vanished from one that answers probes but leaves its
  * window shut: a reader that takes nothing at all for 30 s is reset too
  * (30.5 s on Linux 6.18). One that reads slowly is not. */
-void
-sock_tune(int fd)
+static void
+sock_keep(int fd, const struct relay_keep *keep)
 {
-	fd_notice_vanished(fd);
+	if (keep->idle_s == 0) {
+		fd_notice_vanished(fd);
+		return;
+	}
+	set_opt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_opt(fd, IPPROTO_TCP, TCP_KEEPIDLE, keep->idle_s);
+	set_opt(fd, IPPROTO_TCP, TCP_KEEPINTVL, keep->interval_s);
+	set_opt(fd, IPPROTO_TCP, TCP_KEEPCNT, keep->count);
+	set_opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, keep->user_timeout_ms);
+}
+
+void
+sock_tune(int fd, const struct relay_keep *keep)
+{
+	sock_keep(fd, keep);
 	set_opt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	set_opt(fd, SOL_SOCKET, SO_OOBINLINE, 1); /* an urgent byte keeps its place in the stream */
 	set_opt(fd, SOL_SOCKET, SO_RCVLOWAT, 1);  /* it was 32 while the token was awaited */

@@ -1,4 +1,5 @@
 /* test_relay.c - the relay engine turn by turn: what no timing of whole programs can be relied on to show */
+#include <errno.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -6,12 +7,14 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "hyper/base/attr.h"
+#include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
 #include "hyper/relay/relay.h"
 
@@ -173,6 +176,258 @@ one_run_is_bounded(void **state)
 	}
 }
 
+/* --- limits, pipes that are given, pairs that move ---------------------------- */
+
+static struct {
+	size_t wanted, calls;
+} want;
+
+static void
+on_want(size_t n, void *arg)
+{
+	(void)arg;
+	want.wanted += n;
+	want.calls++;
+}
+
+/* An engine of its own in place of setup()'s. */
+static struct relay *
+engine_new(struct relay_conf conf)
+{
+	memset(&want, 0, sizeof(want));
+	conf.epoll_fd = t.epoll_fd;
+	conf.max_pipes = 4;
+	relay_free(t.relay);
+	t.relay = relay_new(&conf, on_end, NULL);
+	assert_non_null(t.relay);
+	return t.relay;
+}
+
+/* Turns of the loop until a pair has ended. */
+static void
+wait_end(void)
+{
+	struct epoll_event ev[8];
+	int64_t limit = clock_now_ms() + 10000;
+
+	while (t.ends == 0 && clock_now_ms() < limit) {
+		bool busy = relay_run(t.relay);
+		int64_t wait = relay_next_ms(t.relay) - clock_now_ms();
+		int n = epoll_wait(t.epoll_fd, ev, ARRAY_LEN(ev),
+		    busy || t.ends || wait < 0 ? 0
+		    : wait > 5000              ? 5000
+					       : (int)wait);
+
+		for (int k = 0; k < n; k++)
+			relay_on_event(t.relay, ev[k].data.ptr, ev[k].events);
+	}
+	assert_int_equal(t.ends, 1);
+}
+
+static void
+silent_pairs_end(void **state)
+{
+	static const struct {
+		int64_t idle, half;
+		bool is_half;
+		enum end_reason reason;
+		int64_t least;
+	} cases[] = {
+		{ 200, 0, false, END_IDLE, 200 },
+		{ 200, 0, true, END_HALF_CLOSED, 200 },
+		{ 60000, 100, true, END_HALF_CLOSED, 100 },
+		{ 0, 100, true, END_HALF_CLOSED, 100 },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct relay_conf conf = { .makes_pipes = true, .copy_mode = *state != NULL };
+		int64_t since;
+		int a[2], b[2];
+
+		conf.idle_timeout_ms = cases[i].idle;
+		conf.half_closed_timeout_ms = cases[i].half;
+		engine_new(conf);
+		t.ends = 0;
+		tcp_pair(a);
+		tcp_pair(b);
+		assert_int_equal(relay_pair_new(t.relay, 1, a[1], b[1]), 0);
+		settle();
+		usleep(50000); /* its time starts again with what follows */
+		assert_int_equal(send(a[0], "x", 1, 0), 1);
+		if (cases[i].is_half)
+			shutdown(a[0], SHUT_WR);
+		since = clock_now_ms();
+		wait_end();
+		assert_int_equal(t.end.reason, cases[i].reason);
+		assert_int_equal(t.end.bytes_ab, 1);
+		assert_true(clock_now_ms() - since >= cases[i].least);
+		close(a[0]);
+		close(b[0]);
+	}
+}
+
+static void
+no_pipe_then_one(void **state)
+{
+	int a[2], b[2];
+
+	(void)state;
+	engine_new((struct relay_conf){ .on_want = on_want });
+	tcp_pair(a);
+	tcp_pair(b);
+	assert_int_equal(relay_pair_new(t.relay, 1, a[1], b[1]), 0);
+	assert_int_equal(send(a[0], "one", 3, 0), 3);
+	settle();
+	expect_read(b[0], "");
+	assert_int_equal(relay_counts(t.relay).waiting, 1);
+	assert_int_equal(want.wanted, 1);
+	assert_int_equal(want.calls, 1); /* asked once, and not spinning */
+	assert_int_equal(relay_pipe_give(t.relay, 7, relay_pipe_open(65536)), 0);
+	assert_int_equal(relay_pipe_give(t.relay, 7, relay_pipe_open(65536)), -EINVAL); /* it is here */
+	settle();
+	expect_read(b[0], "one");
+	assert_int_equal(relay_counts(t.relay).waiting, 0);
+	assert_int_equal(relay_counts(t.relay).pipes_idle, 1);
+	assert_int_equal(relay_counts(t.relay).buffered, 0);
+	close(a[0]);
+	close(b[0]);
+}
+
+static void
+no_pipe_then_none(void **state)
+{
+	int a[2], b[2];
+
+	(void)state;
+	engine_new((struct relay_conf){ .on_want = on_want });
+	tcp_pair(a);
+	tcp_pair(b);
+	assert_int_equal(relay_pair_new(t.relay, 1, a[1], b[1]), 0);
+	assert_int_equal(send(a[0], "one", 3, 0), 3);
+	settle();
+	relay_pipe_none(t.relay);
+	settle();
+	expect_read(b[0], "one");
+	assert_int_equal(relay_counts(t.relay).buffered, 1);
+	assert_int_equal(send(b[0], "two", 3, 0), 3); /* and for a while nobody asks again */
+	settle();
+	expect_read(a[0], "two");
+	assert_int_equal(want.calls, 1);
+	close(a[0]);
+	close(b[0]);
+}
+
+/* A living pair with bytes in a pipe goes to another engine and back, in each state of its ends. */
+static void
+released_and_adopted(void **state)
+{
+	static char text[200000];
+	int a[2], b[2], kept[2], pipe_fd = relay_pipe_open(65536), n, small = 4096;
+	struct relay_bundle bundle;
+	size_t got = 0;
+	ssize_t len;
+
+	(void)state;
+	engine_new((struct relay_conf){ .on_want = on_want });
+	tcp_pair(a);
+	tcp_pair(b);
+	setsockopt(b[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	kept[0] = dup(a[1]);
+	kept[1] = dup(b[1]);
+	assert_int_equal(relay_pair_new(t.relay, 5, a[1], b[1]), 0);
+	assert_int_equal(relay_pipe_give(t.relay, 4, relay_pipe_open(4096)), 0); /* an end is read into one, too */
+	assert_int_equal(relay_pipe_give(t.relay, 3, dup(pipe_fd)), 0);
+	assert_int_equal(fd_set_nonblock(a[0]), 0);
+	while ((len = send(a[0], text, sizeof(text), 0)) > 0) {
+		got -= (size_t)len;
+		settle();
+	}
+	assert_int_equal(shutdown(b[0], SHUT_WR), 0);
+	settle();
+	for (int round = 0; round < 3; round++) {
+		assert_int_equal(relay_pair_release(t.relay, 5, &bundle), 0);
+		assert_int_equal(relay_pair_release(t.relay, 5, &bundle), -ENOENT);
+		assert_int_equal(bundle.flags, RELAY_EOF_BA);
+		assert_int_equal(bundle.pipe[0].no, 3);
+		assert_int_equal(bundle.pipe[0].fd, 0);
+		assert_int_equal(bundle.pipe[1].fd, -1);
+		assert_int_equal(ioctl(pipe_fd, FIONREAD, &n), 0);
+		assert_true(n > 0);
+		engine_new((struct relay_conf){ .on_want = on_want });
+		bundle.fd[0] = dup(kept[0]);
+		bundle.fd[1] = dup(kept[1]);
+		bundle.pipe[0].fd = dup(pipe_fd);
+		assert_int_equal(relay_pair_adopt(t.relay, &bundle), 0);
+		settle();
+		assert_int_equal(t.ends, 0);
+	}
+	shutdown(a[0], SHUT_WR);
+	while (t.ends == 0) {
+		settle();
+		while ((len = recv(b[0], text, sizeof(text), MSG_DONTWAIT)) > 0)
+			got += (size_t)len;
+	}
+	while ((len = recv(b[0], text, sizeof(text), 0)) > 0)
+		got += (size_t)len;
+	assert_int_equal(len, 0);
+	assert_int_equal(got, 0);
+	assert_int_equal(t.end.reason, END_CLOSED);
+	for (int i = 0; i < 2; i++)
+		close(kept[i]);
+	close(pipe_fd);
+	close(a[0]);
+	close(b[0]);
+}
+
+/* The engine that had the pair took the error, or the end, and died before it wrote so down. */
+static void
+reset_is_no_end(void **state)
+{
+	static const struct {
+		bool is_reset, is_taken;
+		uint32_t flags;
+		enum end_reason reason;
+	} cases[] = {
+		{ true, false, 0, END_RESET },
+		{ true, true, 0, END_RESET },
+		{ true, false, RELAY_EOF_BA, END_RESET },
+		{ true, true, RELAY_EOF_BA, END_RESET },
+		{ false, false, RELAY_EOF_BA, END_CLOSED },
+		{ false, true, RELAY_EOF_BA, END_CLOSED },
+	};
+	struct linger linger = { .l_onoff = 1 };
+	char buf[8];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct relay_bundle bundle = { .id = 9, .suspect = true, .flags = cases[i].flags };
+		int a[2], b[2];
+
+		engine_new((struct relay_conf){ .makes_pipes = true });
+		t.ends = 0;
+		tcp_pair(a);
+		tcp_pair(b);
+		if (cases[i].flags & RELAY_EOF_BA) {
+			shutdown(b[0], SHUT_WR);
+			shutdown(a[1], SHUT_WR);
+		}
+		if (cases[i].is_reset)
+			setsockopt(a[0], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+		close(a[0]);
+		if (cases[i].is_taken)
+			(void)!recv(a[1], buf, sizeof(buf), 0);
+		bundle.fd[0] = a[1];
+		bundle.fd[1] = b[1];
+		bundle.pipe[0].fd = bundle.pipe[1].fd = -1;
+		assert_int_equal(relay_pair_adopt(t.relay, &bundle), 0);
+		settle();
+		assert_int_equal(t.ends, 1);
+		assert_int_equal(t.end.reason, cases[i].reason);
+		assert_int_equal(recv(b[0], buf, sizeof(buf), 0), cases[i].is_reset ? -1 : 0);
+		close(b[0]);
+	}
+}
+
 int
 main(void)
 {
@@ -181,6 +436,12 @@ main(void)
 		cmocka_unit_test_setup_teardown(urgent_behind_an_event, setup, teardown),
 		{ "urgent_behind_an_event, copied", urgent_behind_an_event, setup, teardown, &copy },
 		cmocka_unit_test_setup_teardown(one_run_is_bounded, setup, teardown),
+		cmocka_unit_test_setup_teardown(silent_pairs_end, setup, teardown),
+		{ "silent_pairs_end, copied", silent_pairs_end, setup, teardown, &copy },
+		cmocka_unit_test_setup_teardown(no_pipe_then_one, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_pipe_then_none, setup, teardown),
+		cmocka_unit_test_setup_teardown(released_and_adopted, setup, teardown),
+		cmocka_unit_test_setup_teardown(reset_is_no_end, setup, teardown),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

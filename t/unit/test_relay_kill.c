@@ -17,6 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -111,6 +112,7 @@ child_run(void)
 	struct epoll_event ev[16];
 
 	signal(SIGPIPE, SIG_IGN);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (int i = 0; i < PAIRS; i++) {
 		struct pair *p = &t.pair[i];
 
@@ -407,7 +409,7 @@ killed_at_random(void **state)
 {
 	int64_t limit = clock_now_ms() + LIMIT_MS;
 	const char *slow = getenv("T_SLOW"), *kills = getenv("T_KILLS");
-	int n_kills = kills ? atoi(kills) : slow ? KILLS / 3 : KILLS;
+	int n_kills = kills ? atoi(kills) : slow ? KILLS / 10 : KILLS;
 
 	memset(&t, 0, sizeof(t));
 	t.copy_mode = *state != NULL;
@@ -427,7 +429,7 @@ killed_at_random(void **state)
 			pair_start(&t.pair[i]);
 		while (!is_done) {
 			pid_t pid = child_start();
-			uint64_t turns = 30 + rnd(800);
+			uint64_t turns = (30 + rnd(800)) * (slow ? 8 : 1);
 
 			while (turns-- > 0)
 				is_done = pump();

@@ -32,7 +32,9 @@
 	X(INTERNAL, "internal", "a resource failed on our side; the log says which")                \
 	X(RATE, "rate", "too many connections from one address: tcp_rate_limits of the proxy")      \
 	X(CROWDED, "crowded", "too many connections from one address have sent no token yet")       \
-	X(BARRED, "barred", "too many bad tokens came from this address lately")
+	X(BARRED, "barred", "too many bad tokens came from this address lately")                    \
+	X(IDLE, "idle", "no byte was delivered over the pair within idle_timeout")                  \
+	X(HALF_CLOSED, "half_closed", "one side had ended, and the other sent nothing within half_closed_timeout")
 
 enum end_reason {
 #define X(n, word, help) END_##n,

@@ -69,6 +69,15 @@ struct relay_conf {
 
 	bool holds_seats; /* the seat of a pair that ended or was released stays as it was until relay_seat_done() */
 
+	/* A pair over which nothing was delivered for so long ends (IDLE; HALF_CLOSED when one of its streams has
+	 * ended, by idle_timeout_ms too where the other one is 0). 0: never. At most an eighth later, or a second. */
+	int64_t idle_timeout_ms, half_closed_timeout_ms;
+	struct relay_keep { /* when a peer that vanished is noticed; idle_s 0: as fd_notice_vanished() says */
+		int idle_s, interval_s; /* TCP_KEEPIDLE, TCP_KEEPINTVL */
+		int count;              /* TCP_KEEPCNT */
+		int user_timeout_ms;    /* TCP_USER_TIMEOUT; 0: the kernel's */
+	} keep;
+
 	/* The pool is empty and n more pipes would be used: the directions that lack one wait. Called once a turn
 	 * from relay_run(), and again only for more. Answer with relay_pipe_give() or relay_pipe_none(), also later. */
 	void (*on_want)(size_t n, void *arg);
@@ -81,7 +90,7 @@ struct relay_conf {
  * and relay_run(), never from relay_pair_new() or relay_pair_adopt(). */
 struct relay_end {
 	uint64_t id;
-	enum end_reason reason; /* CLOSED, RESET, STOPPED, INTERNAL */
+	enum end_reason reason; /* CLOSED, RESET, STOPPED, INTERNAL, IDLE, HALF_CLOSED */
 	uint64_t bytes_ab, bytes_ba;
 	int64_t ms;    /* since this engine has it */
 	uint32_t seat; /* for relay_seat_done() */
@@ -163,6 +172,9 @@ void relay_on_event(struct relay *, struct relay_item *, uint32_t events);
 /* Pairs whose turn budget was used up go on here; call once per turn of the
  * loop, before waiting. True: call again without waiting. */
 bool relay_run(struct relay *);
+
+/* When relay_run() has something to do without an event: CLOCK_MONOTONIC, INT64_MAX never. Wait no longer. */
+int64_t relay_next_ms(const struct relay *);
 
 struct relay_counts {
 	size_t pairs;
