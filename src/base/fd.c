@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <linux/tcp.h> /* netinet/tcp.h has a short struct tcp_info */
 #include <netinet/in.h>
+#include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -136,6 +137,15 @@ fd_tcp_has_ended(int fd)
 		if (cm->cmsg_level == IPPROTO_TCP && cm->cmsg_type == TCP_CM_INQ)
 			memcpy(&inq, CMSG_DATA(cm), sizeof(inq));
 	return inq > 0;
+}
+
+bool
+fd_is_shut(int fd)
+{
+	struct pollfd p = { .fd = fd };
+
+	/* a reset sets POLLERR as well */
+	return poll(&p, 1, 0) == 1 && p.revents == POLLHUP;
 }
 
 void

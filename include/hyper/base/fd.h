@@ -30,6 +30,9 @@ bool fd_is_tcp(int fd);
  * behind a FIN (Linux 6.18). True too while bytes wait: then no read has taken an error. */
 bool fd_tcp_has_ended(int fd);
 
+/* Was this TCP socket shut down in both directions, by whoever has it too? A reset is something else. */
+bool fd_is_shut(int fd);
+
 /* A peer that vanished without a word is noticed within 30 s, with and without
  * bytes under way: keepalive after 15 s, every 5 s, three times, and
  * TCP_USER_TIMEOUT 30 s (faults.md "peer vanishes"). What a listener accepts

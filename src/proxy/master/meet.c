@@ -289,6 +289,9 @@ on_arrived(struct meet *m, struct slot *s, const struct chan_msg *msg, int *fd, 
 		answer_refused(s, msg->conn, END_BUSY);
 	else if (!ses)
 		answer_refused(s, msg->conn, END_UNKNOWN_TOKEN);
+	else if (fd_is_shut(*fd))
+		answer_refused(
+		    s, msg->conn, END_DEADLINE); /* it waited too long for us: that is not the other party's fault */
 	else if (ses->state == SESSION_ISSUED)
 		park_first(s, msg->conn, ses, fd);
 	else if (is_same_socket(ses->parked_fd, *fd))

@@ -15,7 +15,9 @@
  *  5. The token itself is wiped once it is hashed. Logs name the session.
  *  6. Who is GONE is freed at the start of the next turn: events of the same
  *     batch may still name it.
- *  7. Who sends nothing, or nothing good, is dropped for those who do: above
+ *  7. A turn of the loop does a bounded amount of work: so many are accepted, so
+ *     many are ended because their time is over; the rest is for the next one.
+ *  8. Who sends nothing, or nothing good, is dropped for those who do: above
  *     max_unauthenticated the oldest, of one address above
  *     max_unauthenticated_per_source that address's oldest, and when there are
  *     no descriptors some of the oldest. Who comes with the token, as most do, is
@@ -39,6 +41,7 @@
 
 #define RETRY_MS        2   /* until the next look-up, when the writer was inside */
 #define ACCEPT_PAUSE_MS 100 /* when there are no descriptors */
+#define END_TURN        32  /* of those whose time is over, in one turn: who came together ends together */
 #define SHED_PART       8   /* one in so many of those without a token is closed then */
 
 #define BIT(s) (1u << (s))
@@ -179,6 +182,10 @@ conn_refuse(struct worker *w, struct conn *c, enum end_reason reason)
 	    (unsigned long long)c->id, end_reason_word(reason), peer, *c->session ? c->session : "-");
 	if (is_bad(reason))
 		conn_blame(w, c);
+	/* The master may have a duplicate, or get one that is under way: our close alone would tell the peer nothing, and
+	 * the master must see that it comes too late (meet.c). */
+	if (c->state == CONN_WAITING)
+		shutdown(c->fd, SHUT_RDWR);
 	conn_close(w, c, end_reason_word(reason));
 }
 
@@ -451,14 +458,15 @@ void
 conns_tick(struct worker *w)
 {
 	int64_t fresh_until = w->now_ms - (int64_t)w->settings.accept_timeout_ms;
+	int left = END_TURN;
 	struct conn *c;
 
 	free_gone(w);
 	if (w->retry)
 		lookups_again(w);
-	while ((c = TAILQ_FIRST(&w->fresh)) && c->since_ms <= fresh_until)
+	for (; left > 0 && (c = TAILQ_FIRST(&w->fresh)) && c->since_ms <= fresh_until; left--)
 		conn_refuse(w, c, c->state == CONN_TOKEN ? END_SILENT : END_DEADLINE);
-	while ((c = TAILQ_FIRST(&w->waiting)) && c->since_ms <= w->now_ms - WORKER_ANSWER_MS)
+	for (; left > 0 && (c = TAILQ_FIRST(&w->waiting)) && c->since_ms <= w->now_ms - WORKER_ANSWER_MS; left--)
 		conn_refuse(w, c, END_DEADLINE);
 }
 
