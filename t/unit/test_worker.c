@@ -312,7 +312,9 @@ silent_ones_of_an_address(void **state)
 	UNTIL(STAT(refused[END_CROWDED]) == 2);
 	/* With a token there is always room, and it costs nobody his place. */
 	t = issue(INT64_MAX, NULL);
+	kill(m.pid, SIGSTOP); /* so that it sees both at once */
 	client[0] = dial_with(client[0], &t);
+	kill(m.pid, SIGCONT);
 	expect_arrived(&t, NULL);
 	assert_string_equal(get(client[2], 20), "timeout");
 	for (int i = 0; i < 5; i++)
