@@ -57,6 +57,42 @@ is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'which is used');
 	ok($m->{ph}->wait_log(qr/ registered .*operator=hd-2/, 10), 'and both are back within it');
 }
 
+# A peer whose certificate left the directory: its stream is older than the change, and ends with the first request.
+{
+	my $file = "$m->{dir}/directory/002_certificates.json";
+	my $before = read_file($file);
+	my $replace = sub {
+		my ($name) = @_;
+		my $records = json_value($before);
+		for my $r (@{ $records->{records} }) {
+			$_->{fingerprint} =~ tr/0-9a-f/1-9a-f0/ for $r->{name} eq $name ? @{ $r->{data} } : ();
+		}
+		write_file($file, json_text($records));
+	};
+	my $told = sub { return $new->count_log(qr/ brokered side=b .*step=told/) };
+	$m->{'hd-1'}->stop;
+	$m->start_one('hd-1');
+	is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'while it is pinned, it is told of requests');
+	$m->{'hd-1'}->stop;
+	my $n = $told->();
+	$replace->('hd-2');
+	$m->start_one('hd-1');
+	my $e;
+	ok(wait_until(sub { $e = $m->ping->{error}; $e && $e->{code} == -32005 }, 15), 'a connection to it is refused') or diag json_text($e);
+	ok($m->{ph}->count_log(qr/ unregistered operator=hd-2 .*why="the directory pins another certificate now"/), 'its stream was ended');
+	is($told->(), $n, 'and it was not told of the request');
+	write_file($file, $before);
+	ok(wait_until(sub { ($m->ping->{result}{serverInfo}{name} // '') eq 'hd-2' }, 15), 'until it is back');
+
+	$replace->('public-proxy-1.ga');
+	# a call of its own shows hd-2 the new directory
+	my $asked = sub { rpc("https://hd-2:$rpc/jsonrpc", 'hd-2._ping', {}, cert => 'hd-2') };
+	ok(wait_until(sub { $asked->(); $new->count_log(qr/ standing_lost operator=public-proxy-1\.ga .*why="its certificate is not the one that the directory pins"/) }, 15),
+		'the other way round: the stream to a peer that lost its certificate ends, and no other one is opened');
+	write_file($file, $before);
+	ok($m->{ph}->wait_log(qr/ registered .*operator=hd-2/, 15), 'until it is back');
+}
+
 # HUP is answered, TERM ends cleanly and fast, calls in flight are told.
 $m->{'hd-1'}->signal('HUP');
 ok($m->{'hd-1'}->wait_log(qr/ reload_unsupported /, 5), 'HUP: says that it does not reload');

@@ -273,7 +273,7 @@ on_goaway(struct grpc_conn *c, const nghttp2_goaway *goaway)
 	for (s = TAILQ_FIRST(&c->streams); s != NULL; s = next) { /* those the peer will not look at */
 		next = TAILQ_NEXT(s, link);
 		if (s->id > goaway->last_stream_id)
-			grpc_stream_over(s, GRPC_UNAVAILABLE, text);
+			grpc_stream_untouched(s, text);
 	}
 }
 
@@ -349,7 +349,10 @@ on_stream_close(nghttp2_session *h2, int32_t id, uint32_t code, void *arg)
 		return 0;
 	}
 	snprintf(text, sizeof text, "the stream was reset (%s)", nghttp2_http2_strerror(code));
-	grpc_stream_over(s, c->role == TLS_SERVER ? GRPC_CANCELLED : status_of_reset(code), text);
+	if (c->role == TLS_CLIENT && code == NGHTTP2_REFUSED_STREAM)
+		grpc_stream_untouched(s, text);
+	else
+		grpc_stream_over(s, c->role == TLS_SERVER ? GRPC_CANCELLED : status_of_reset(code), text);
 	return 0;
 }
 
@@ -394,7 +397,7 @@ on_frame_not_send(nghttp2_session *h2, const nghttp2_frame *frame, int error, vo
 		if (s->id == frame->hd.stream_id)
 			break;
 	if (s != NULL)
-		grpc_stream_over(s, GRPC_UNAVAILABLE, nghttp2_strerror(error));
+		grpc_stream_untouched(s, nghttp2_strerror(error));
 	return 0;
 }
 

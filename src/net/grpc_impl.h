@@ -125,6 +125,7 @@ struct grpc_stream {
 	char *grpc_message; /* decoded, owned, may be NULL */
 
 	/* what on_end will say */
+	bool was_untouched; /* the peer has not looked at it */
 	int end_status;
 	char *end_message; /* owned, may be NULL */
 };
@@ -231,6 +232,9 @@ void grpc_stream_drop(struct grpc_stream *);
 
 /* on_end is due. `message` is copied. Nothing happens when it is over already. */
 void grpc_stream_over(struct grpc_stream *, int status, const char *message);
+
+/* The same of a client's stream that the peer has not looked at. */
+void grpc_stream_untouched(struct grpc_stream *, const char *message);
 
 /* Our side refuses: a server answers with this status, a client cancels. */
 void grpc_stream_refuse(struct grpc_stream *, int status, const char *fmt, ...) ATTR_PRINTF(3, 4);

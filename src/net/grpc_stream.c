@@ -140,6 +140,15 @@ end_set(struct grpc_stream *s, int status, const char *message)
 }
 
 void
+grpc_stream_untouched(struct grpc_stream *s, const char *message)
+{
+	/* an answer that had begun says otherwise */
+	if (s->state != STREAM_OVER)
+		s->was_untouched = s->http_status == 0;
+	grpc_stream_over(s, GRPC_UNAVAILABLE, message);
+}
+
+void
 grpc_stream_over(struct grpc_stream *s, int status, const char *message)
 {
 	if (s->state == STREAM_OVER)
@@ -523,6 +532,12 @@ grpc_stream_finish(struct grpc_stream *s, int status, const char *message)
 		stream_finish(s, status, message);
 	else
 		stream_cancel(s, NGHTTP2_CANCEL, status, message);
+}
+
+bool
+grpc_stream_was_untouched(const struct grpc_stream *s)
+{
+	return s->was_untouched;
 }
 
 struct grpc_conn *

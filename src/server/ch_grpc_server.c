@@ -383,7 +383,7 @@ ch_grpc_server_new(struct event_base *base, const struct conf_grpc_server *conf,
 	ch->dir = dir;
 	ch->broker = broker;
 	TAILQ_INIT(&ch->conns);
-	ch->servercall = servercall_new(base, hyper->name, hyper->call_timeout_ms);
+	ch->servercall = servercall_new(base, dir, hyper->name, hyper->call_timeout_ms);
 	if (!ch->servercall)
 		goto out;
 	rc = tls_ctx_new(conf->tls, TLS_SERVER, TLS_ALPN_H2, &ch->ctx, why);

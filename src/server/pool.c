@@ -7,8 +7,9 @@
  * Always true:
  *  1. At most one connection is being made for an operator; calls meanwhile
  *     wait in its queue, capped, each with its own deadline.
- *  2. A call goes over the wire once. When its connection is lost it fails; the
- *     next call makes a new one. Nothing is sent twice.
+ *  2. A call reaches its recipient at most once. When its connection is lost it fails; the
+ *     next call makes a new one. Only what the peer says it has not looked at (GOAWAY,
+ *     REFUSED_STREAM) is sent once more.
  *  3. The name that was dialled is among those that the peer's certificate is
  *     pinned for, or nothing is sent.
  *  4. A connection that says GOAWAY takes nothing new, lets its calls end and
@@ -70,6 +71,24 @@ target_fail(struct target *t, const struct rpc_answer *error, const char *why)
 		pcall_unqueue(p);
 		reply_give(&p->reply, answer_copy(error), true);
 	}
+}
+
+void
+target_lost(struct target *t, const struct rpc_answer *error, const char *why)
+{
+	struct pcall *p, *next;
+
+	t->link->target = NULL;
+	t->link = NULL;
+	target_enter(t, TARGET_IDLE, why);
+	for (p = TAILQ_FIRST(&t->queue); p; p = next) {
+		next = TAILQ_NEXT(p, entry);
+		if (p->n_lost++ < PCALL_MAX_LOST)
+			continue;
+		pcall_unqueue(p);
+		reply_give(&p->reply, answer_copy(error), true);
+	}
+	target_kick(t);
 }
 
 void
@@ -257,8 +276,7 @@ pool_make_room(struct pool *pool)
 	return true;
 }
 
-/* The target, made when there is none. NULL: -ENOMEM or -ENOBUFS in *ret_rc. */
-static struct target *
+struct target *
 pool_target(struct pool *pool, const char *name, int *ret_rc)
 {
 	struct target *t = NULL;

@@ -63,7 +63,9 @@ struct pcall {
 	struct grpc_stream *stream;
 	const struct request *req; /* borrowed until the reply */
 	struct reply reply;
-	bool is_done; /* answered: waits for the stream's end only */
+	unsigned n_lost; /* connections that were lost while it waited for its turn on them */
+	bool was_again;  /* sent a second time, since the peer had not looked at it */
+	bool is_done;    /* answered: waits for the stream's end only */
 	bool has_message;
 	struct rpc_answer answer;
 };
@@ -99,6 +101,14 @@ void target_enter(struct target *, enum target_state to, const char *why);
 
 /* Back to IDLE: whoever waits gets `error` (borrowed); the link, if any, stays with its calls. */
 void target_fail(struct target *, const struct rpc_answer *error, const char *why);
+
+/* The same after it was READY: whoever waits has not been sent yet and waits for the next
+ * connection, but not for ever. */
+#define PCALL_MAX_LOST 2
+void target_lost(struct target *, const struct rpc_answer *error, const char *why);
+
+/* The target, made when there is none. NULL: -ENOMEM or -ENOBUFS in *ret_rc. Borrowed. */
+struct target *pool_target(struct pool *, const char *name, int *ret_rc);
 
 /* From the loop: sends what waits, or starts to make the connection for it. */
 void target_kick(struct target *);

@@ -143,7 +143,10 @@ link_on_closed(struct grpc_conn *conn, enum end_reason reason, const char *why, 
 			log_info("connection_lost",
 			    "operator=%s via=%s session=%s calls=%" PRIu64 " reason=%s why=\"%s\"", l->name, l->via,
 			    l->session, l->calls, end_reason_word(reason), why);
-		target_fail(t, &error, why);
+		if (t->state == TARGET_READY)
+			target_lost(t, &error, why);
+		else
+			target_fail(t, &error, why);
 		rpc_answer_fini(&error);
 	}
 	link_free(l);
@@ -164,6 +167,18 @@ pcall_unqueue(struct pcall *p)
 	TAILQ_REMOVE(&p->target->queue, p, entry);
 	p->target->n_queue--;
 	p->target = NULL;
+}
+
+/* False: too many wait. */
+static bool
+pcall_enqueue(struct pcall *p, struct target *t)
+{
+	if (t->n_queue >= POOL_MAX_QUEUE)
+		return false;
+	p->target = t;
+	TAILQ_INSERT_TAIL(&t->queue, p, entry);
+	t->n_queue++;
+	return true;
 }
 
 static void
@@ -201,17 +216,35 @@ pcall_status_error(const struct pcall *p, int status, const char *message)
 	    RPC_CHANNEL, END_REFUSED, STEP_NONE, l->session, 0, "%s: %s (gRPC status %d)", l->name, message, status);
 }
 
+/* Nobody has looked at it: it goes to the end of the queue, once. True: it waits there. */
+static bool
+pcall_again(struct pcall *p, const struct grpc_stream *stream, const char *why)
+{
+	struct link *l = p->link;
+	struct target *t;
+	int rc;
+
+	if (p->was_again || p->is_done || !reply_is_open(&p->reply) || !grpc_stream_was_untouched(stream))
+		return false;
+	t = pool_target(l->pool, l->name, &rc);
+	if (!t || !pcall_enqueue(p, t))
+		return false;
+	p->was_again = true;
+	log_info("call_again", "operator=%s method=%s why=\"%s\"", l->name, p->req->method, why);
+	target_kick(t);
+	return true;
+}
+
 static void
 pcall_on_end(struct grpc_stream *stream, int status, const char *message, void *arg)
 {
 	struct pcall *p = arg;
 	struct link *l = p->link;
 
-	(void)stream;
 	if (status == GRPC_OK && p->has_message) {
 		reply_give(&p->reply, p->answer, false);
 		p->answer = (struct rpc_answer){ 0 };
-	} else if (!p->is_done) {
+	} else if (!p->is_done && !pcall_again(p, stream, message)) {
 		reply_give(&p->reply, pcall_status_error(p, status, message), true);
 	}
 	p->stream = NULL;
@@ -298,17 +331,12 @@ pcall_new(struct pool *pool, struct target *t, const struct request *req, delive
 		return -ENOMEM;
 	}
 	p->req = req;
-	if (!t || t->n_queue >= POOL_MAX_QUEUE) {
+	if (!t || !pcall_enqueue(p, t))
 		reply_give(&p->reply,
 		    rpc_fail_step(RPC_BUSY, END_BUSY, STEP_NONE, NULL, 1000,
 			t ? "too many calls already wait for the connection to %s"
 			  : "too many connections are in use to make one more to %s",
 			req->addr.operator),
 		    true);
-		return 0;
-	}
-	p->target = t;
-	TAILQ_INSERT_TAIL(&t->queue, p, entry);
-	t->n_queue++;
 	return 0;
 }

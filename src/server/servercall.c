@@ -15,6 +15,8 @@
  *  3. An id that is out is never sent again on the same stream, so an answer
  *     belongs to one request.
  *  4. Queued requests move to the newer stream; those that are out stay.
+ *  5. Nothing is sent to a peer, and nothing it says is believed, when the directory no
+ *     longer pins its certificate: the stream ends then.
  *
  * Not here: who may announce what (pin.c), the other side (standing.c).
  */
@@ -38,6 +40,7 @@
 #include "hyper/net/grpc.h"
 #include "hyper/wire/json.h"
 #include "server/internal.h"
+#include "server/pin.h"
 #include "server/reply.h"
 
 #define ANNOUNCE_MS 10000 /* from the stream's start to its announcement */
@@ -99,6 +102,7 @@ struct sstream {
 
 struct servercall {
 	struct event_base *base;
+	struct directory *dir;
 	const char *own_name;
 	int64_t second_ms;
 	struct sstream *registry;
@@ -230,6 +234,16 @@ sstream_drop(struct sstream *s, int status, const char *why)
 	sstream_enter(s, SSTREAM_ENDED, why);
 	sstream_fail_all(s, why);
 	grpc_stream_finish(s->stream, status, why);
+}
+
+/* Is it still who it was when it registered? Otherwise the stream ends. */
+static bool
+sstream_is_pinned(struct sstream *s)
+{
+	if (pin_holds(s->sc->dir, s->names, s->name))
+		return true;
+	sstream_drop(s, GRPC_UNKNOWN, "the directory pins another certificate now");
+	return false;
 }
 
 static void
@@ -365,6 +379,9 @@ sstream_send_queued(struct sstream *s)
 	unsigned at_once = s->is_ours && s->was_told ? s->parallel : 1;
 	struct scall *c;
 
+	if (TAILQ_EMPTY(&s->queue) || !sstream_is_pinned(s))
+		return;
+
 	while ((c = TAILQ_FIRST(&s->queue)) && s->n_out < at_once) {
 		int rc = scall_send(s, c);
 
@@ -484,7 +501,7 @@ sstream_on_message(struct grpc_stream *stream, const uint8_t *data, size_t len, 
 	}
 	if (s->state == SSTREAM_ANNOUNCING)
 		sstream_on_announcement(s, &msg);
-	else
+	else if (sstream_is_pinned(s))
 		sstream_on_answer(s, &msg);
 	grpc_response_fini(&msg);
 }
@@ -523,12 +540,12 @@ servercall_accept(struct servercall *sc, struct grpc_stream *stream, const struc
 }
 
 bool
-servercall_has(const struct servercall *sc, const char *name)
+servercall_has(struct servercall *sc, const char *name)
 {
 	struct sstream *s = NULL;
 
 	HASH_FIND_STR(sc->registry, name, s);
-	return s != NULL;
+	return s != NULL && sstream_is_pinned(s);
 }
 
 int
@@ -573,13 +590,14 @@ servercall_list(struct servercall *sc, json_t *array)
 }
 
 struct servercall *
-servercall_new(struct event_base *base, const char *own_name, int64_t second_ms)
+servercall_new(struct event_base *base, struct directory *dir, const char *own_name, int64_t second_ms)
 {
 	struct servercall *sc = calloc(1, sizeof(*sc));
 
 	if (!sc)
 		return NULL;
 	sc->base = base;
+	sc->dir = dir;
 	sc->own_name = own_name;
 	sc->second_ms = second_ms;
 	TAILQ_INIT(&sc->streams);

@@ -19,9 +19,9 @@ struct servercall;
 /* Requests that wait for their turn on one stream; one more is answered busy. */
 #define SERVERCALL_MAX_QUEUE 256
 
-/* Texts borrowed until servercall_free(). `second_ms`: how long a stream may
+/* All borrowed until servercall_free(). `second_ms`: how long a stream may
  * owe a late answer. NULL when out of memory; taken. */
-struct servercall *servercall_new(struct event_base *, const char *own_name, int64_t second_ms);
+struct servercall *servercall_new(struct event_base *, struct directory *, const char *own_name, int64_t second_ms);
 
 /* All streams must have ended or their connections been freed. NULL is fine. */
 void servercall_free(struct servercall *);
@@ -30,7 +30,8 @@ void servercall_free(struct servercall *);
  * borrowed until its on_end. 0 or -ENOMEM. */
 int servercall_accept(struct servercall *, struct grpc_stream *, const struct names *names) ATTR_MUST_USE;
 
-bool servercall_has(const struct servercall *, const char *name);
+/* Has `name` a stream, and does the directory still pin its certificate? If not, the stream ends. */
+bool servercall_has(struct servercall *, const char *name);
 
 /* servercall_has() is true. Contract of channel_ops.deliver. */
 int servercall_deliver(struct servercall *, const struct request *, deliver_cb cb, void *arg) ATTR_MUST_USE;

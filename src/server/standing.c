@@ -68,6 +68,7 @@ struct speer {
 	TAILQ_ENTRY(speer) link;
 	struct standing *standing;
 	char *name;
+	struct names names; /* what its certificate was pinned for */
 	enum speer_state state;
 	struct grpc_conn *conn;     /* DIALLING, OPEN; after that until on_closed */
 	struct grpc_stream *stream; /* OPEN */
@@ -236,11 +237,32 @@ take_agreement(json_t *params)
 }
 
 static void
+speer_destroy(struct speer *p)
+{
+	TAILQ_REMOVE(p->is_gone ? &p->standing->gone : &p->standing->peers, p, link);
+	names_fini(&p->names);
+	free(p->name);
+	free(p);
+}
+
+/* Is it still who it was when the stream was opened? Otherwise the stream ends. */
+static bool
+speer_is_pinned(struct speer *p)
+{
+	if (pin_holds(p->standing->dir, &p->names, p->name))
+		return true;
+	grpc_stream_finish(p->stream, GRPC_CANCELLED, "the directory pins another certificate now");
+	return false;
+}
+
+static void
 speer_on_message(struct grpc_stream *stream, const uint8_t *data, size_t len, void *arg)
 {
 	struct speer *p = arg;
 	struct grpc_request msg;
 
+	if (!speer_is_pinned(p))
+		return;
 	if (grpc_request_unpack(data, len, &msg) < 0) {
 		grpc_stream_finish(stream, GRPC_CANCELLED, "malformed request");
 		return;
@@ -255,14 +277,6 @@ speer_on_message(struct grpc_stream *stream, const uint8_t *data, size_t len, vo
 	else if (speer_ask(p, &msg) < 0)
 		speer_refuse(p, msg.id, rpc_fail(RPC_INTERNAL, NULL, "internal error"));
 	grpc_request_fini(&msg);
-}
-
-static void
-speer_destroy(struct speer *p)
-{
-	TAILQ_REMOVE(p->is_gone ? &p->standing->gone : &p->standing->peers, p, link);
-	free(p->name);
-	free(p);
 }
 
 static void
@@ -320,7 +334,8 @@ speer_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 
 	(void)conn;
 	p->was_unpinned = pin_names(p->standing->dir, peer, &names) < 0 || !names_has(&names, p->name);
-	names_fini(&names);
+	names_fini(&p->names);
+	p->names = names;
 	if (p->was_unpinned)
 		return false;
 	speer_arm(p, 0);
@@ -489,6 +504,8 @@ standing_update(struct standing *st)
 			standing_want(st, name);
 	for (p = TAILQ_FIRST(&st->peers); p; p = next) {
 		next = TAILQ_NEXT(p, link);
+		if (p->is_wanted && p->state == SPEER_OPEN && p->stream)
+			(void)speer_is_pinned(p);
 		if (p->is_wanted)
 			continue;
 		log_info("standing_dropped", "operator=%s why=\"the directory has changed\"", p->name);

@@ -104,6 +104,11 @@ void grpc_stream_finish(struct grpc_stream *, int status, const char *message);
 
 struct grpc_conn *grpc_stream_conn(struct grpc_stream *);
 
+/* In on_end of a client: the peer has certainly not looked at the request (RFC 9113 sections
+ * 6.8, 8.7: GOAWAY with a lower stream id, REFUSED_STREAM, or it never left), so sending it
+ * once more cannot do anything twice. */
+bool grpc_stream_was_untouched(const struct grpc_stream *);
+
 /* Listening server: rate limits, cap on connections, handshake deadline 5 s.
  * `on_conn` gets each accepted connection (given to it) before its handshake
  * and returns the `arg` for `ops`. `conf` is borrowed until grpc_listener_free(). */
