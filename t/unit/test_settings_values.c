@@ -441,10 +441,76 @@ test_options(void **state)
 	}
 }
 
+static void
+note_change(const char *key, const char *before, const char *after, int reload, void *arg)
+{
+	size_t n = strlen(arg);
+
+	(void)reload;
+	snprintf((char *)arg + n, 2000 - n, "%s: %s -> %s\n", key, before ? before : "none", after ? after : "none");
+}
+
+static void
+test_diff(void **state)
+{
+	static const struct {
+		const char *a, *b, *want;
+	} tab[] = {
+		{ PROXY "};", PROXY "};", "" },
+		{ PROXY "workers = 2; };", PROXY "workers = 3; accept_timeout = 2.5; };",
+		    "public.accept_timeout: 10 -> 2.5\npublic.workers: 2 -> 3\n" },
+		{ PROXY "copy_mode = true; };", PROXY "copy_mode = false; }; log_level = \"debug\";",
+		    "log_level: \"info\" -> \"debug\"\npublic.copy_mode: true -> false\n" },
+		{ PROXY "tcp_rate_limits = ( { type = \"second\"; limit = 1; } ); };", PROXY "};",
+		    "public.tcp_rate_limits[0].type: \"second\" -> none\n"
+		    "public.tcp_rate_limits[0].limit: 1 -> none\n" },
+		{ PROXY "};", PROXY "}; metrics = { bind_address = \"localhost:1\"; };",
+		    "metrics.bind_address: none -> \"localhost:1\"\n" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(tab); i++) {
+		struct conf_proxy *a = proxy_of(tab[i].a), *b = proxy_of(tab[i].b);
+		struct settings_values before = { 0 }, after = { 0 };
+		char text[2000] = "";
+
+		assert_int_equal(settings_values_proxy(a, &before), 0);
+		assert_int_equal(settings_values_proxy(b, &after), 0);
+		settings_diff(&before, &after, note_change, text);
+		assert_string_equal(text, tab[i].want);
+		settings_values_free(&before);
+		settings_values_free(&after);
+		conf_proxy_free(a);
+		conf_proxy_free(b);
+	}
+}
+
+static void
+test_values_of_hyper(void **state)
+{
+	struct conf_hyper *c =
+	    hyper_of(HYPER "channels = ( { name = \"in\"; type = \"jsonrpc_server\"; settings = { bind_address "
+			   "= \"h:0\"; }; } );");
+	struct settings_values v = { 0 };
+	const char *found = NULL;
+
+	(void)state;
+	assert_int_equal(settings_values_hyper(c, &v), 0);
+	for (size_t i = 0; i < v.n; i++)
+		if (strcmp(v.v[i].key, "channels[0].settings.bind_address") == 0)
+			found = v.v[i].value;
+	assert_non_null(found);
+	assert_string_equal(found, "\"h:0\"");
+	settings_values_free(&v);
+	conf_hyper_free(c);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_diff),
+		cmocka_unit_test(test_values_of_hyper),
 		cmocka_unit_test(test_proxy_defaults),
 		cmocka_unit_test(test_proxy_values),
 		cmocka_unit_test(test_hyper),

@@ -40,4 +40,25 @@ struct settings_option {
 /* The table of "hyper", "sd" or "proxy"; *ret_n rows, static. NULL for another name. */
 const struct settings_option *settings_options(const char *program, size_t *ret_n);
 
+/* What checked settings say, key by key, defaults included; keys as above with the element's number in the brackets. */
+struct settings_value {
+	char *key;
+	char *value; /* as a file would hold it; "unset" */
+	int reload;  /* 1: a reload applies it */
+};
+struct settings_values {
+	struct settings_value *v;
+	size_t n;
+};
+/* 0 with *ret taken, or -ENOMEM with *ret untouched. */
+int settings_values_hyper(const struct conf_hyper *, struct settings_values *ret) ATTR_MUST_USE;
+int settings_values_sd(const struct conf_sd *, struct settings_values *ret) ATTR_MUST_USE;
+int settings_values_proxy(const struct conf_proxy *, struct settings_values *ret) ATTR_MUST_USE;
+void settings_values_free(struct settings_values *);
+
+/* `before` NULL: the key is new; `after` NULL: it is gone. All borrowed. */
+typedef void (*settings_on_change)(const char *key, const char *before, const char *after, int reload, void *arg);
+void settings_diff(
+    const struct settings_values *before, const struct settings_values *after, settings_on_change each, void *arg);
+
 #endif
