@@ -68,6 +68,7 @@ struct relay_pair {
 	uint8_t state; /* enum pair_state */
 	uint8_t queue; /* enum pair_queue */
 	uint8_t wants; /* BIT of a direction that found no pipe */
+	uint8_t bulk;  /* BIT of a direction whose reads are full: copy_small splices there */
 	bool is_half;  /* one of its streams has ended: in which list it is */
 	bool promised; /* an idle pipe is kept for its next turn */
 };

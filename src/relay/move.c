@@ -181,6 +181,82 @@ is_emptied(const struct side *from, size_t n)
 	       left == 0;
 }
 
+/* What a send did not take goes into a pipe, where it is safe again, or stays in user memory. */
+static int
+dir_keep_rest(struct relay *r, struct relay_pair *p, int dir, const uint8_t *rest, size_t len)
+{
+	struct carrier *c = NULL;
+	int err = carrier_get(&r->pool, dir_owner(p, dir), false, &c);
+
+	if (err == 0 && carrier_load(c, rest, len) < 0) {
+		carrier_put(&r->pool, c);
+		err = -EAGAIN;
+	}
+	if (err == -EAGAIN) {
+		r->buffered++;
+		err = carrier_get(&r->pool, dir_owner(p, dir), true, &c);
+		if (err == 0)
+			err = carrier_load(c, rest, len);
+	}
+	if (err < 0)
+		return err;
+	p->carrier[dir] = c;
+	if (!carrier_is_buffer(c))
+		seat_flags(p->seat, 0, buffered_of(dir));
+	return 1;
+}
+
+/* n bytes that were just read are written at once, as far as possible. Results as dir_drain(). */
+static int
+dir_send_small(struct relay *r, struct relay_pair *p, int dir, const uint8_t *buf, size_t n)
+{
+	struct side *to = &p->side[!dir];
+	ssize_t sent = to->writable ? send(to->fd, buf, n, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+
+	if (sent < 0 && errno != EAGAIN && errno != EINTR) {
+		side_failed(p, to);
+		return 0;
+	}
+	if (sent < 0 && errno == EAGAIN)
+		to->writable = false;
+	if (sent < 0)
+		sent = 0;
+	if (sent > 0)
+		note_delivered(r, p, dir, (size_t)sent);
+	if ((size_t)sent < n)
+		return dir_keep_rest(r, p, dir, buf + sent, n - (size_t)sent);
+	seat_flags(p->seat, 0, buffered_of(dir));
+	return 1;
+}
+
+/* A read of less than the buffer has emptied the socket. */
+static int
+dir_copy_small(struct relay *r, struct relay_pair *p, int dir)
+{
+	struct side *from = &p->side[dir];
+	uint8_t buf[FEW_BYTES];
+	ssize_t n;
+
+	seat_flags(p->seat, buffered_of(dir), 0);
+	n = recv(from->fd, buf, sizeof(buf), MSG_DONTWAIT);
+	if (n > 0) {
+		if (n == sizeof(buf))
+			p->bulk |= BIT(dir);
+		else
+			from->readable = from->hup || from->urgent || from->broken;
+		return dir_send_small(r, p, dir, buf, (size_t)n);
+	}
+	seat_flags(p->seat, 0, buffered_of(dir));
+	if (n < 0 && errno == EINTR)
+		return 1;
+	if (n == 0)
+		dir_eof(r, p, dir);
+	else if (errno != EAGAIN)
+		side_failed(p, from);
+	from->readable = false;
+	return 0;
+}
+
 /* Reads once into an empty carrier. Results as dir_drain(). */
 static int
 dir_fill(struct relay *r, struct relay_pair *p, int dir)
@@ -193,12 +269,16 @@ dir_fill(struct relay *r, struct relay_pair *p, int dir)
 	if (!from->readable)
 		return 0;
 	want_set(r, p, dir, false);
+	if (r->conf.copy_small && !(p->bulk & BIT(dir)))
+		return dir_copy_small(r, p, dir);
 	err = dir_get_carrier(r, p, dir, &c);
 	if (!c)
 		return err;
 	n = carrier_fill(c, from->fd, SIZE_MAX);
 	if (n > 0) {
 		p->carrier[dir] = c;
+		if (n < FEW_BYTES)
+			p->bulk &= (uint8_t)~BIT(dir);
 		from->readable = !is_emptied(from, (size_t)n);
 		return 1;
 	}

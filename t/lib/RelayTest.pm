@@ -1,4 +1,4 @@
-# RelayTest.pm - drives t/unit/relay_pipe: pairs of sockets through the relay engine, in splice and in copy mode
+# RelayTest.pm - drives t/unit/relay_pipe: pairs of sockets through the relay engine, spliced, copied, and with small messages copied
 package RelayTest;
 use strict;
 use warnings;
@@ -14,9 +14,9 @@ $SIG{PIPE} = 'IGNORE';
 # Runs the test once for each way of moving bytes, with a fresh engine.
 sub both_modes {
 	my ($code, %env) = @_;
-	for my $mode ($ENV{T_COPY} ? 'copy' : ('splice', 'copy')) {
+	for my $mode ($ENV{T_COPY} ? 'copy' : ('splice', 'small', 'copy')) {
 		my $d = start("relay-$mode-" . (++$RelayTest::n), [ build() . '/t/unit/relay_pipe' ],
-			env => { T_COPY => $mode eq 'copy' ? 1 : 0, %env });
+			env => { T_COPY => $mode eq 'copy' ? 1 : 0, T_COPY_SMALL => $mode eq 'small' ? 1 : 0, %env });
 		is($d->ready('mode'), $mode, "engine in $mode mode");
 		my $fds = $d->fds;
 		$code->($d, $mode);

@@ -1,7 +1,7 @@
 /* relay_pipe.c - the relay engine alone: joins what connects to two ports, n-th with n-th
  *
  * Says `ready a=PORT b=PORT`, then `end ...` for each pair; ends on TERM. For
- * t/50-relay-*.t. Environment: T_COPY=1 copies instead of splicing, T_PIPES=N
+ * t/50-relay-*.t. Environment: T_COPY=1 copies instead of splicing, T_COPY_SMALL=1 small messages only, T_PIPES=N
  * keeps N idle pipes, T_SNDBUF=N sets the send buffers of both sides,
  * T_PIPE_SIZE=N asks for pipes of that size, T_NO_FDS=1 leaves no descriptor once a pair is joined.
  */
@@ -170,10 +170,14 @@ main(void)
 	conf.pipe_size = env_number("T_PIPE_SIZE", 65536);
 	conf.max_pipes = env_number("T_PIPES", 4);
 	conf.makes_pipes = true;
+	conf.copy_small = env_number("T_COPY_SMALL", 0) != 0;
 	conf.copy_mode = env_number("T_COPY", 0) != 0;
 	r = relay_new(&conf, on_end, NULL);
 	BUG_ON(!r);
-	daemon_ready("a=%u b=%u mode=%s", sides[0].port, sides[1].port, conf.copy_mode ? "copy" : "splice");
+	daemon_ready("a=%u b=%u mode=%s", sides[0].port, sides[1].port,
+	    conf.copy_mode    ? "copy"
+	    : conf.copy_small ? "small"
+			      : "splice");
 	loop(r);
 	relay_close_all(r, END_STOPPED);
 	c = relay_counts(r);

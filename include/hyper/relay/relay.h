@@ -64,7 +64,10 @@ struct relay_conf {
 	size_t pipe_size; /* bytes asked for with F_SETPIPE_SZ; falls back when not permitted */
 	size_t max_pipes; /* pool: idle pipes kept for good; more are closed when nobody used them for some seconds */
 	bool copy_mode;   /* read and write through a buffer instead of splice */
-	bool makes_pipes; /* pipes are made here. False: they come by relay_pipe_give() */
+	/* Small messages are read and sent through user memory, which costs less than two splices. It gives up that a
+	 * killed process costs no byte: its pair whose turn was in progress may be BUFFERED then, and cannot go on. */
+	bool copy_small;
+	bool makes_pipes;           /* pipes are made here. False: they come by relay_pipe_give() */
 	struct relay_ledger ledger; /* all zero: private memory */
 
 	bool holds_seats; /* the seat of a pair that ended or was released stays as it was until relay_seat_done() */
