@@ -8,7 +8,8 @@
  *  2. `_client` is what the directory says of the sender, whatever came in, without its `records`.
  *  3. A flight lives until its caller was answered AND every channel or
  *     directory call-back it waits for has come (`refs`), so a late one never
- *     meets freed memory. Flights, late ones included, are capped.
+ *     meets freed memory. Flights, late ones included, are capped in number and in
+ *     bytes of their parameters.
  *  4. A foreign operator's request is for this operator or nobody: it is never
  *     passed on under our own name.
  *
@@ -27,6 +28,7 @@
 #include "hyper/base/log.h"
 #include "hyper/directory/directory.h"
 #include "hyper/directory/entry.h"
+#include "hyper/wire/json.h"
 #include "server/pending.h"
 #include "server/reply.h"
 
@@ -40,6 +42,7 @@ struct flight {
 	bool is_foreign;
 	bool was_refreshed; /* an unknown name was asked for once more */
 	unsigned channel;
+	size_t bytes; /* of the parameters as they came, about */
 };
 
 struct broker {
@@ -49,6 +52,7 @@ struct broker {
 	struct pending *ids;
 	LIST_HEAD(, flight) flights;
 	size_t n_flights;
+	size_t bytes; /* of all flights */
 	struct {
 		const struct channel_ops *ops;
 		void *arg;
@@ -110,6 +114,7 @@ flight_unref(struct flight *f)
 	pending_remove(f->broker->ids, f->key);
 	LIST_REMOVE(f, link);
 	f->broker->n_flights--;
+	f->broker->bytes -= f->bytes;
 	request_fini(&f->req);
 	free(f);
 }
@@ -368,6 +373,12 @@ flight_register(struct flight *f, bool is_edge)
 		    false);
 	else if (rc < 0)
 		flight_refuse(f, RPC_INTERNAL, END_INTERNAL, "internal error");
+	else if (b->bytes > b->conf->max_in_flight_bytes)
+		reply_give(&f->reply,
+		    rpc_fail_step(RPC_BUSY, END_BUSY, STEP_NONE, NULL, 1000,
+			"the requests in flight take %zu bytes, the setting max_in_flight_bytes permits no more",
+			b->bytes - f->bytes),
+		    false);
 }
 
 /* A flight in the list with one reference, the caller's. NULL when out of memory. */
@@ -395,6 +406,8 @@ flight_new(struct broker *b, const struct broker_in *in, deliver_cb cb, void *ar
 	}
 	f->broker = b;
 	f->refs = 1;
+	f->bytes = json_weight(in->params);
+	b->bytes += f->bytes;
 	f->is_foreign = strcmp(in->client, b->conf->name) != 0;
 	LIST_INSERT_HEAD(&b->flights, f, link);
 	b->n_flights++;

@@ -325,6 +325,8 @@ static const struct cfg_option hyper[] = {
 	  .help = "host:port that a connectionRequest may name; \"*\" is any." },
 	{ .key = "max_in_flight", .type = CFG_T_INTEGER, FROM(1, 1048576), .def = "4096", .unit = "requests",
 	  AT(conf_hyper, max_in_flight), .help = "Requests that may wait for an answer at the same time." },
+	{ .key = "max_in_flight_bytes", .type = CFG_T_INTEGER, FROM(67108864, 68719476736), .def = "268435456", .unit = "bytes",
+	  AT(conf_hyper, max_in_flight_bytes), .help = "Memory that their parameters may take together." },
 	END
 };
 

@@ -122,9 +122,11 @@ setup(void **state)
 	assert_int_equal(write(fd, records, sizeof(records) - 1), sizeof(records) - 1);
 	f->base = event_base_new();
 	f->conf_dir = (struct conf_directory){ .type = CONF_DIRECTORY_JSON, .path = strdup(path) };
-	f->conf = (struct conf_hyper){
-		.name = strdup("me"), .directory = &f->conf_dir, .call_timeout_ms = 400, .max_in_flight = 4
-	};
+	f->conf = (struct conf_hyper){ .name = strdup("me"),
+		.directory = &f->conf_dir,
+		.call_timeout_ms = 400,
+		.max_in_flight = 4,
+		.max_in_flight_bytes = 100000 };
 	if (directory_new(f->base, &f->conf_dir, &f->dir, err) < 0)
 		fail_msg("directory: %s", err);
 	f->broker = broker_new(f->base, &f->conf, f->dir);
@@ -391,6 +393,49 @@ test_cap(void **state)
 	}
 }
 
+/* Few requests can be large: their bytes are capped as well, and given back with the answers. */
+static void
+test_cap_bytes(void **state)
+{
+	static const struct {
+		const char *inner;
+		size_t len; /* of a text in the parameters */
+		int code;
+	} cases[] = { { "1", 60000, 0 }, { "2", 30000, 0 }, { "3", 30000, RPC_BUSY }, { "4", 1000, 0 } };
+	struct outcome o[4] = { 0 };
+	struct fixture *f = *state;
+	char id[32];
+
+	f->mode = SILENT;
+	for (size_t i = 0; i < 4; i++) {
+		struct broker_in in = { .client = "me", .method = "far.echo", .id = id };
+		char *text = calloc(1, cases[i].len + 1);
+
+		memset(text, 'x', cases[i].len);
+		snprintf(id, sizeof(id), "far.echo(%s)", cases[i].inner);
+		in.params = json_pack("{s:s}", "text", text);
+		assert_int_equal(broker_call(f->broker, &in, on_outcome, &o[i]), 0);
+		o[i].has_returned = true;
+		json_decref(in.params);
+		free(text);
+		if (cases[i].code)
+			settle(f, &o[i]); /* and with that its own bytes are back */
+		assert_int_equal(o[i].code, cases[i].code);
+	}
+	assert_string_equal(json_str(o[2].data, "reason"), "busy");
+	assert_non_null(strstr(o[2].message, "max_in_flight_bytes"));
+	assert_int_equal(o[0].answers + o[1].answers + o[3].answers, 0);
+	broker_drain(f->broker);
+	for (size_t i = 0; i < 4; i++) {
+		settle(f, &o[i]);
+		outcome_fini(&o[i]);
+	}
+	while (f->n_held > 0) {
+		f->n_held--;
+		fake_finish(f, f->n_held, false, 0);
+	}
+}
+
 static void
 test_drain(void **state)
 {
@@ -483,6 +528,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_channel_failures, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_deadline, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cap, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cap_bytes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_free_answers, setup, teardown),
 		cmocka_unit_test(test_endpoints),

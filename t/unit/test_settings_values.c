@@ -164,6 +164,7 @@ test_hyper(void **state)
 	assert_int_equal(c->reconnect_max_ms, 30000);
 	assert_int_equal(c->endpoint_allow.n, 2);
 	assert_int_equal(c->max_in_flight, 4096);
+	assert_int_equal(c->max_in_flight_bytes, 256 * 1024 * 1024);
 	assert_int_equal(c->n_channels, 4);
 	assert_int_equal(c->channels[0].type, CONF_CH_GRPC_CLIENT);
 	assert_false(c->channels[0].grpc_client->use_proxy);

@@ -131,6 +131,7 @@ struct conf_hyper {
 	int64_t reconnect_max_ms;           /* default 30,000 */
 	struct conf_strings endpoint_allow; /* host:port a connectionRequest may name, "*" = any (default) */
 	size_t max_in_flight;               /* default 4096 requests */
+	size_t max_in_flight_bytes;         /* of their parameters; default 256 MiB */
 };
 
 struct conf_sd {

@@ -35,6 +35,9 @@ int json_parse_known(struct json_memo *, const char *text, size_t len, json_t **
  * (protocol.md "Numbers"). NULL when out of memory; else free(). */
 char *json_text(const json_t *);
 
+/* About how many bytes of memory a value takes; nested no deeper than what json_parse() makes. NULL is 0. */
+size_t json_weight(const json_t *);
+
 /* Borrowed string member, or NULL when it is missing or not a string. */
 const char *json_str(const json_t *object, const char *key);
 
