@@ -11,11 +11,11 @@
 #include "hyper/base/bytes.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
 
-#include <openssl/evp.h>
+#define OPENSSL_SUPPRESS_DEPRECATED /* see sha256() */
+#include <openssl/sha.h>
 
 #include "base/utf8.h"
 #include "hyper/base/bug.h"
@@ -136,26 +136,16 @@ base64_decode(const char *text, void *ret, size_t cap)
 	return (int)used;
 }
 
-static EVP_MD *sha256_md;
-
-/* Looking an algorithm up costs as much as one block of it. */
-static void
-fetch_sha256(void)
-{
-	sha256_md = EVP_MD_fetch(NULL, "SHA256", NULL);
-}
-
 void
 sha256(const void *data, size_t len, uint8_t ret[SHA256_LEN])
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	unsigned n = 0;
+	SHA256_CTX ctx;
 	int ok;
 
-	pthread_once(&once, fetch_sha256);
-	ok = EVP_Digest(data, len, ret, &n, sha256_md != NULL ? sha256_md : EVP_sha256(), NULL);
-
-	BUG_ON(ok != 1 || n != SHA256_LEN);
+	/* What OpenSSL 3 recommends instead takes memory at each call, so it can fail: a program with
+	 * none left could not look up a token. These three only compute. */
+	ok = SHA256_Init(&ctx) == 1 && SHA256_Update(&ctx, data, len) == 1 && SHA256_Final(ret, &ctx) == 1;
+	BUG_ON(!ok);
 }
 
 void
