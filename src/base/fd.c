@@ -228,6 +228,8 @@ receive(int sock, struct msghdr *mh)
 		 * once and ahead of what it had sent before: that is still to be read. */
 		if (errno == ECONNRESET && !was_reset)
 			was_reset = true;
+		else if (errno == ENOMEM || errno == ENOBUFS)
+			return -EAGAIN; /* the kernel has no memory now; what was sent is still to be read */
 		else if (errno != EINTR)
 			return -errno;
 	}
