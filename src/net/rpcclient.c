@@ -15,6 +15,8 @@
  *     are read once, at the start.
  *
  * Not here: what an answer means (callers), whether to call again (callers).
+ *
+ * Size: what calls libcurl and what libcurl calls back share the structs, which nobody else shall see.
  */
 #include "hyper/net/rpcclient.h"
 
@@ -61,6 +63,7 @@ struct client_call {
 /* One event for each socket of curl's. */
 struct client_sock {
 	struct event *ev;
+	LIST_ENTRY(client_sock) link;
 };
 
 struct rpc_client {
@@ -76,6 +79,8 @@ struct rpc_client {
 	struct curl_slist *connect_to; /* where url's host really is; may be NULL */
 	bool curl_ready;               /* curl_global_init() was done */
 	bool stopping;
+	bool is_dead;                   /* curl was told that a callback failed: it does nothing more */
+	LIST_HEAD(, client_sock) socks; /* what curl watches */
 	TAILQ_HEAD(, client_call) calls;
 	CURL *spare[SPARE_MAX]; /* all set but for the call */
 	size_t n_spare;
@@ -226,25 +231,70 @@ collect(struct rpc_client *cl)
 }
 
 static void
+sock_free(struct client_sock *sock)
+{
+	LIST_REMOVE(sock, link);
+	if (sock->ev != NULL)
+		event_free(sock->ev);
+	free(sock);
+}
+
+/* A handle that is dead closes its sockets without a word: an event left on such a number would hide the next one's. */
+static void
+free_multi(struct rpc_client *cl)
+{
+	curl_multi_cleanup(cl->multi);
+	cl->multi = NULL;
+	cl->is_dead = false;
+	while (!LIST_EMPTY(&cl->socks))
+		sock_free(LIST_FIRST(&cl->socks));
+}
+
+/* libcurl failed as a whole: no memory, or a callback of ours had none. It must not be used again: one such
+ * handle fails every later call, another one divides by zero (both seen with 7.88). */
+static void
+renew_multi(struct rpc_client *cl, CURLMcode code)
+{
+	struct client_call *call;
+
+	log_warn(
+	    "rpcclient", "err=\"%s\" why=\"calls under way fail, libcurl begins anew\"", curl_multi_strerror(code));
+	TAILQ_FOREACH (call, &cl->calls, link) {
+		if (call->done)
+			continue;
+		call_detach(call, false);
+		call_done(call, fail(cl, END_INTERNAL, curl_multi_strerror(code)));
+	}
+	free_multi(cl);
+}
+
+/* Lets curl work on a socket, or on its time-outs. */
+static void
+act(struct rpc_client *cl, curl_socket_t fd, int action)
+{
+	int running;
+	CURLMcode code = curl_multi_socket_action(cl->multi, fd, action, &running);
+
+	collect(cl);
+	if (cl->is_dead || (code != CURLM_OK && code != CURLM_BAD_SOCKET))
+		renew_multi(cl, cl->is_dead ? CURLM_OUT_OF_MEMORY : code);
+}
+
+static void
 on_socket(evutil_socket_t fd, short what, void *arg)
 {
-	struct rpc_client *cl = arg;
-	int action = (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0), running;
-
-	curl_multi_socket_action(cl->multi, (curl_socket_t)fd, action, &running);
-	collect(cl);
+	act(arg, (curl_socket_t)fd, (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0));
 }
 
 static void
 on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct rpc_client *cl = arg;
-	int running;
 
 	(void)fd;
 	(void)what;
-	curl_multi_socket_action(cl->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-	collect(cl);
+	if (cl->multi != NULL)
+		act(cl, CURL_SOCKET_TIMEOUT, 0);
 }
 
 static int
@@ -269,26 +319,32 @@ curl_wants_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *sockp
 	short events = EV_PERSIST;
 
 	(void)easy;
+	if (what == CURL_POLL_REMOVE) {
+		curl_multi_assign(cl->multi, fd, NULL);
+		if (sock != NULL)
+			sock_free(sock);
+		return 0;
+	}
 	if (sock != NULL && sock->ev != NULL) {
 		event_free(sock->ev);
 		sock->ev = NULL;
-	}
-	if (what == CURL_POLL_REMOVE) {
-		curl_multi_assign(cl->multi, fd, NULL);
-		free(sock);
-		return 0;
 	}
 	if (sock == NULL) {
 		sock = calloc(1, sizeof(*sock));
 		if (sock == NULL || curl_multi_assign(cl->multi, fd, sock) != CURLM_OK) {
 			free(sock);
-			return -1; /* the call ends by its deadline */
+			cl->is_dead = true;
+			return -1;
 		}
+		LIST_INSERT_HEAD(&cl->socks, sock, link);
 	}
 	events |= what & CURL_POLL_IN ? EV_READ : 0;
 	events |= what & CURL_POLL_OUT ? EV_WRITE : 0;
 	sock->ev = event_new(cl->base, fd, events, on_socket, cl);
-	return sock->ev != NULL && event_add(sock->ev, NULL) == 0 ? 0 : -1;
+	if (sock->ev != NULL && event_add(sock->ev, NULL) == 0)
+		return 0;
+	cl->is_dead = true;
+	return -1;
 }
 
 static size_t
@@ -402,13 +458,36 @@ easy_get(struct rpc_client *cl)
 	return NULL;
 }
 
+static bool
+set_multi(struct rpc_client *cl)
+{
+	CURLM *m = curl_multi_init();
+	bool ok = m != NULL;
+
+#define SET(option, value) ok = ok && curl_multi_setopt(m, option, value) == CURLM_OK
+	SET(CURLMOPT_SOCKETFUNCTION, curl_wants_socket);
+	SET(CURLMOPT_SOCKETDATA, cl);
+	SET(CURLMOPT_TIMERFUNCTION, curl_wants_timer);
+	SET(CURLMOPT_TIMERDATA, cl);
+	SET(CURLMOPT_MAX_TOTAL_CONNECTIONS, CONN_MAX);
+	SET(CURLMOPT_MAXCONNECTS, CONN_IDLE_MAX);
+	SET(CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+#undef SET
+	if (ok)
+		cl->multi = m;
+	else
+		curl_multi_cleanup(m);
+	return ok;
+}
+
 /* Hands the call to curl, or marks it done with an error. */
 static void
 call_start(struct rpc_client *cl, struct client_call *call)
 {
 	CURL *e = call->request != NULL ? easy_get(cl) : NULL;
 
-	if (e == NULL || !easy_set_call(e, call) || curl_multi_add_handle(cl->multi, e) != CURLM_OK) {
+	if (e == NULL || !easy_set_call(e, call) || (cl->multi == NULL && !set_multi(cl)) ||
+	    curl_multi_add_handle(cl->multi, e) != CURLM_OK) {
 		curl_easy_cleanup(e);
 		call_done(call, fail(cl, END_INTERNAL, "libcurl takes no more calls (memory?)"));
 		return;
@@ -425,10 +504,14 @@ client_call(struct rpc_client *cl, char *request, int64_t timeout_ms, rpc_reply_
 
 	if (call != NULL)
 		call->ev = evtimer_new(cl->base, on_call, call);
-	if (call == NULL || call->ev == NULL) {
+	if (timeout_ms < 0)
+		memset(&tv, 0, sizeof(tv));
+	if (call == NULL || call->ev == NULL || event_add(call->ev, &tv) < 0) {
 		struct rpc_answer a = fail(cl, END_INTERNAL, "out of memory");
 
 		/* with no memory for an event this is the only way left to answer at all */
+		if (call != NULL && call->ev != NULL)
+			event_free(call->ev);
 		free(request);
 		free(call);
 		cb(&a, arg);
@@ -438,9 +521,6 @@ client_call(struct rpc_client *cl, char *request, int64_t timeout_ms, rpc_reply_
 	call->request = request;
 	call->cb = cb;
 	call->arg = arg;
-	if (timeout_ms < 0)
-		memset(&tv, 0, sizeof(tv));
-	event_add(call->ev, &tv);
 	if (cl->stopping) {
 		call_done(call, fail(cl, END_STOPPED, "stopped"));
 		return;
@@ -558,20 +638,6 @@ set_shown(struct rpc_client *cl, CURLU *u)
 		snprintf(cl->shown, sizeof(cl->shown), "endpoint");
 }
 
-static bool
-set_multi(struct rpc_client *cl)
-{
-	CURLM *m = cl->multi = curl_multi_init();
-
-	return m != NULL && curl_multi_setopt(m, CURLMOPT_SOCKETFUNCTION, curl_wants_socket) == CURLM_OK &&
-	       curl_multi_setopt(m, CURLMOPT_SOCKETDATA, cl) == CURLM_OK &&
-	       curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, curl_wants_timer) == CURLM_OK &&
-	       curl_multi_setopt(m, CURLMOPT_TIMERDATA, cl) == CURLM_OK &&
-	       curl_multi_setopt(m, CURLMOPT_MAX_TOTAL_CONNECTIONS, CONN_MAX) == CURLM_OK &&
-	       curl_multi_setopt(m, CURLMOPT_MAXCONNECTS, CONN_IDLE_MAX) == CURLM_OK &&
-	       curl_multi_setopt(m, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING) == CURLM_OK;
-}
-
 int
 rpc_client_new(
     struct event_base *base, const struct conf_rpc_client *conf, struct rpc_client **ret, char err[RPC_CLIENT_ERR_MAX])
@@ -586,6 +652,7 @@ rpc_client_new(
 	cl->base = base;
 	cl->conf = conf;
 	TAILQ_INIT(&cl->calls);
+	LIST_INIT(&cl->socks);
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		goto out;
 	cl->curl_ready = true;
@@ -630,7 +697,7 @@ rpc_client_free(struct rpc_client *cl)
 	}
 	while (cl->n_spare > 0)
 		curl_easy_cleanup(cl->spare[--cl->n_spare]);
-	curl_multi_cleanup(cl->multi);
+	free_multi(cl);
 	if (cl->timer != NULL)
 		event_free(cl->timer);
 	curl_slist_free_all(cl->headers);
