@@ -44,7 +44,7 @@
 #define LINGER_MS     2000
 #define LINGER_MAX    ((size_t)16 * 1024 * 1024)
 #define READ_AHEAD    ((size_t)64 * 1024)
-#define RESPONSE_HEAD ((size_t)1024) /* about; more only costs a write */
+#define RESPONSE_HEAD ((size_t)2048) /* more than any: a head that lost a line for want of memory is another answer */
 
 #define BIT(s) (1u << (s))
 
@@ -144,8 +144,9 @@ conn_enter(struct rpc_conn *c, enum conn_state to, const char *why)
 	if (ms > 0) {
 		struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
 
-		event_add(c->deadline, &tv);
-	} else if (ms == 0) {
+		if (event_add(c->deadline, &tv) < 0) /* no memory to wait: now is better than never */
+			event_active(c->deadline, EV_TIMEOUT, 0);
+	} else if (ms == 0 && c->deadline != NULL) {
 		event_del(c->deadline);
 	}
 }
