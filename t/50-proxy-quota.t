@@ -147,13 +147,14 @@ for my $case ([ 'max_pairs_per_operator', 'quota' ], [ 'max_pairs_total', 'busy'
 		}
 		joined(@{ $pairs[0] }, "$limit, $end: those that are there go on");
 		if ($end =~ /killed/) {
-			kill 'KILL', $p->worker_pid(0);
-			is($p->wait_ended($_)->{reason}, 'worker_lost', "$limit: lost") for @sessions[ -2, -1 ];
-			@pairs = ();
-		} else {
-			close $_ for @{ shift @pairs };
-			isnt($p->wait_ended($sessions[-2]), undef, "$limit, $end: one has ended");
+			my $old = $p->worker_pid(0);
+			kill 'KILL', $old;
+			isnt($p->{d}->wait_log(qr/info resume pair=\d+ session=$_ /), undef, "$limit: it goes on") for @sessions[ -2, -1 ];
+			wait_until { $p->worker_pid(0) != $old } 30;
+			is_turned_away($p, $p->come($token), $reason, ++$n, "$limit, $end: and counts as before");
 		}
+		close $_ for @{ shift @pairs };
+		isnt($p->wait_ended($sessions[-2]), undef, "$limit, $end: one has ended");
 		my $second = $p->come($token);
 		$p->wait_pair($session);
 		joined($first, $second, "$limit, $end: the same token, once there is room");
@@ -221,6 +222,6 @@ $p = proxy(workers => 1, start => 0, more => 'max_parked = 60000;');
 my ($code, undef, $err) = run_program([ 'sh', '-c', 'ulimit -n 4000; exec "$@"', 'sh', program('proxy'), 'run', 'public' ],
 	env => { PROXY_SETTINGS => $p->{dir} }, timeout => 20);
 is($code, 78, 'more parked than there are descriptors: a start makes no sense') or diag($err);
-like($err, qr/error descriptors limit=4000 needed=62\d+ why=".* \+ 60000 parked: .*public\.max_parked"/, 'and the log has the sum');
+like($err, qr/error descriptors limit=4000 needed=62\d+ why=".* \+ 60000 parked \+ .*public\.max_parked"/, 'and the log has the sum');
 
 hyper_done();

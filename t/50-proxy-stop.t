@@ -58,7 +58,7 @@ sub fails {
 	return;
 }
 fails('address in use', 69, qr/error start what="public\.internal_bind_address" err=".*\Q$taken->{port}\E.*"/, [], endpoint => "127.0.0.1:$taken->{port}");
-fails('too few descriptors', 78, qr/error descriptors limit=500 needed=\d+ why="64 own \+ 2 workers x 260 \+ 1024 JSON-RPC connections x 2/,
+fails('too few descriptors', 78, qr/error descriptors limit=500 needed=\d+ why="each worker: 32 own \+ 1024 unauthenticated .*public\.max_unauthenticated/,
 	[ 'sh', '-c', 'ulimit -n 500; exec "$@"', 'sh' ]);
 is($taken->{d}->stop, 0, 'the first one stops cleanly');
 hyper_done();

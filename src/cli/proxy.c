@@ -53,6 +53,8 @@ proxy_check(const struct cmd_args *args)
 
 	(void)args;
 	if (code == EXIT_OK)
+		code = proxy_master_check(conf);
+	if (code == EXIT_OK)
 		puts("settings ok");
 	conf_proxy_free(conf);
 	return code;

@@ -27,9 +27,9 @@
 #define HEAD_FIELDS   3
 #define SESSION_CHARS (sizeof(((struct chan_msg *)NULL)->session) - 1)
 
-/* How a field is written: UINT a positive integer, BOOL true or false, HASH a
- * bin of 32 bytes, WORD a str of at most 12 printable ASCII characters. */
-enum field_kind { UINT64, UINT32, UINT8, ENUM, BOOL, HASH, WORD };
+/* How a field is written: UINT a positive integer, BOOL true or false, BIN32
+ * a bin of 32 bytes, WORD a str of at most 12 printable ASCII characters. */
+enum field_kind { UINT64, UINT32, UINT8, ENUM, BOOL, BIN32, WORD };
 
 /* X(type, field of struct chan_msg, kind, largest value) in wire order */
 #define CHAN_FIELDS(X)                                                \
@@ -47,7 +47,7 @@ enum field_kind { UINT64, UINT32, UINT8, ENUM, BOOL, HASH, WORD };
 	X(SETTINGS, settings.max_bad_tokens, UINT64, UINT64_MAX)      \
 	X(SETTINGS, settings.barred_ms, UINT64, UINT64_MAX)           \
 	X(ARRIVED, conn, UINT64, UINT64_MAX)                          \
-	X(ARRIVED, hash, HASH, 0)                                     \
+	X(ARRIVED, token, BIN32, 0)                                   \
 	X(PARKED, conn, UINT64, UINT64_MAX)                           \
 	X(PAIR, conn, UINT64, UINT64_MAX)                             \
 	X(PAIR, pair, UINT64, UINT64_MAX)                             \
@@ -59,7 +59,26 @@ enum field_kind { UINT64, UINT32, UINT8, ENUM, BOOL, HASH, WORD };
 	X(ENDED, reason, ENUM, END_REASON_MAX - 1)                    \
 	X(ENDED, bytes_ab, UINT64, UINT64_MAX)                        \
 	X(ENDED, bytes_ba, UINT64, UINT64_MAX)                        \
-	X(ENDED, ms, UINT64, UINT64_MAX)
+	X(ENDED, ms, UINT64, UINT64_MAX)                              \
+	X(WANT, n, UINT32, UINT32_MAX)                                \
+	X(FREED, pipe, UINT32, UINT32_MAX)                            \
+	X(PIPE, pipe, UINT32, UINT32_MAX)                             \
+	X(MOVED, pair, UINT64, UINT64_MAX)                            \
+	X(MOVED, flags, UINT32, UINT32_MAX)                           \
+	X(MOVED, bytes_ab, UINT64, UINT64_MAX)                        \
+	X(MOVED, bytes_ba, UINT64, UINT64_MAX)                        \
+	X(MOVED, pipe_ab, UINT32, UINT32_MAX)                         \
+	X(MOVED, pipe_ba, UINT32, UINT32_MAX)                         \
+	X(ADOPT, pair, UINT64, UINT64_MAX)                            \
+	X(ADOPT, part, UINT8, CHAN_PART_MAX - 1)                      \
+	X(ADOPT, pipe, UINT32, UINT32_MAX)                            \
+	X(RESUME, pair, UINT64, UINT64_MAX)                           \
+	X(RESUME, session, WORD, 0)                                   \
+	X(RESUME, flags, UINT32, UINT32_MAX)                          \
+	X(RESUME, bytes_ab, UINT64, UINT64_MAX)                       \
+	X(RESUME, bytes_ba, UINT64, UINT64_MAX)                       \
+	X(RESUME, suspect, BOOL, 1)                                   \
+	X(MOVE, pair, UINT64, UINT64_MAX)
 
 struct chan_field {
 	enum chan_type type;
@@ -187,7 +206,7 @@ pack_field(msgpack_packer *pk, const struct chan_field *f, const struct chan_msg
 
 	switch (f->kind) {
 	case BOOL: *(const bool *)(const void *)at ? msgpack_pack_true(pk) : msgpack_pack_false(pk); return 0;
-	case HASH: msgpack_pack_bin_with_body(pk, at, f->size); return 0;
+	case BIN32: msgpack_pack_bin_with_body(pk, at, f->size); return 0;
 	case WORD:
 		len = strnlen(at, f->size);
 		if (!word_is_plain(at, len))
@@ -300,7 +319,7 @@ read_field(const msgpack_object *o, const struct chan_field *f, struct chan_msg 
 			return false;
 		*(bool *)(void *)at = o->via.boolean;
 		return true;
-	case HASH:
+	case BIN32:
 		if (o->type != MSGPACK_OBJECT_BIN || o->via.bin.size != f->size)
 			return false;
 		memcpy(at, o->via.bin.ptr, f->size);

@@ -62,6 +62,7 @@ struct proc {
 	struct worker_stats *page;
 	int status;
 	unsigned n_said, n_heard; /* well-formed ARRIVED, PAIRED, ENDED */
+	int parts;                /* of a pair that RESUME will name: ADOPTs read */
 	unsigned n_lost;          /* on_lost for this process */
 	int64_t started_ns;
 	struct answer answers[N_ANSWERS];
@@ -73,6 +74,7 @@ struct conn {
 	int srv, cli;
 	uint64_t cookie;
 	bool is_reset, is_fin, has_data; /* what its peer did */
+	bool is_spent;                   /* the master has reset it */
 	bool is_used;                    /* not before it was answered, nor while parked or paired */
 	uint64_t no;                     /* the worker's number of it, at its last arrival */
 	unsigned slot;                   /* where that was */
@@ -139,6 +141,7 @@ struct tok {
 struct mpair {
 	uint64_t id;
 	bool is_handing, is_done;
+	bool is_waiting; /* for a worker: its own died */
 	unsigned slot, op;
 	int first, second; /* connections */
 	int64_t since_ns;

@@ -86,7 +86,7 @@ model_check(void)
 void
 model_settled(void)
 {
-	size_t fds = m.fds_before + model_count_toks(T_PARKED, -1) + model_count_pairs(-1, -1, true);
+	size_t fds = m.fds_before + model_count_toks(T_PARKED, -1) + 2 * model_count_pairs(-1, -1, false);
 
 	for (size_t i = 0; i < N_TOKENS; i++) {
 		const struct tok *t = &m.toks[i];

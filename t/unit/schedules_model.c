@@ -1,5 +1,7 @@
 /* schedules_model.c - what each message must lead to
  *
+ * Size: one model of one state; its halves would share all of it.
+ *
  * The model is told of a message at the moment the master handles it, says what must come of it, and then looks. Ends
  * that no message causes (time, a peer that hung up) are judged when they come, and found missing when the master has
  * nothing left to do (schedules_holds.c).
@@ -8,6 +10,7 @@
  *  2. Each ARRIVED has one answer, of the kind that the model says, in order.
  *  3. A worker is killed for what it did itself.
  *  4. What a worker said before it died is handled.
+ *  5. A pair whose worker died is given to another one, with both of its sockets.
  */
 #include "schedules.h"
 
@@ -68,8 +71,8 @@ model_count_pairs(int op, int slot, bool only_handing)
 	for (size_t i = 0; i < m.n_pairs; i++) {
 		const struct mpair *p = &m.pairs[i];
 
-		n += !p->is_done && (op < 0 || p->op == (unsigned)op) && (slot < 0 || p->slot == (unsigned)slot) &&
-		     (!only_handing || p->is_handing);
+		n += !p->is_done && (op < 0 || p->op == (unsigned)op) &&
+		     (slot < 0 || (!p->is_waiting && p->slot == (unsigned)slot)) && (!only_handing || p->is_handing);
 	}
 	return n;
 }
@@ -197,20 +200,44 @@ on_ended(const char *text)
 	MUST(p && !p->is_done, "a second end: %s", text);
 	if (now.what == DO_ENDED)
 		MUST(now.pair == p && strcmp(reason, end_reason_word(now.reason)) == 0, "ended: %s", text);
+	else if (strcmp(reason, end_reason_word(END_WORKER_LOST)) == 0)
+		MUST(p->is_waiting && w.now_ns - p->since_ns >= 60000 * MS, "it need not end yet: %s", text);
 	else
-		MUST((now.what == DO_FREE || (now.what == DO_LOST && now.slot == p->slot)) &&
-			 strcmp(reason, end_reason_word(END_WORKER_LOST)) == 0,
+		MUST((now.what == DO_FREE || (now.what == DO_STOP && p->is_waiting) ||
+			 (now.what == DO_LOST && now.slot == p->slot && w.is_stopping)) &&
+			 strcmp(reason, end_reason_word(END_STOPPED)) == 0,
 		    "nobody ended this pair: %s", text);
 	p->is_done = true;
-	p->is_handing = false;
+	p->is_handing = p->is_waiting = false;
+	if (now.what != DO_ENDED)
+		w.conns[p->first].is_spent = w.conns[p->second].is_spent = true;
 	conn_is_free(p->first);
 	conn_is_free(p->second);
+}
+
+/* A pair goes on at another worker. */
+static void
+on_resume(const char *text)
+{
+	char word[64];
+	struct mpair *p = model_pair(strtoull(word_of(text, "pair=", word), NULL, 10));
+	unsigned slot = (unsigned)strtoul(word_of(text, "worker=", word), NULL, 10);
+
+	MUST(p && !p->is_done && slot < N_SLOTS, "resume: %s", text);
+	MUST(p->is_waiting || (now.what == DO_LOST && p->slot == now.slot) || now.what == DO_ARRIVED,
+	    "it has a worker: %s", text);
+	p->is_waiting = false;
+	p->is_handing = true;
+	p->slot = slot;
+	p->since_ns = w.now_ns;
+	MUST(model_count_pairs(-1, (int)slot, false) <= m.knobs.max_pairs, "more than max_pairs: %s", text);
 }
 
 static const struct {
 	const char *event;
 	void (*on)(const char *text);
 } lines[] = {
+	{ "resume", on_resume },
 	{ "unpaired", on_unpaired },
 	{ "parked", on_parked },
 	{ "paired", on_paired },
@@ -248,8 +275,6 @@ expect_second(const struct tok *t, const struct proc *p, int conn)
 {
 	if (conn == t->conn)
 		return refused(END_UNKNOWN_TOKEN);
-	if (p->is_dead)
-		return refused(END_WORKER_LOST);
 	if (w.is_stopping)
 		return refused(END_DRAINING);
 	if (model_count_pairs(-1, (int)p->slot, false) >= m.knobs.max_pairs)
@@ -293,7 +318,7 @@ on_arrived(struct proc *p, struct slot *s, const struct chan_msg *msg, int *fd, 
 	int rc, conn = conn_of_socket(*fd);
 
 	for (size_t i = 0; i < N_TOKENS; i++)
-		if (m.toks[i].state != T_NONE && memcmp(m.toks[i].hash, msg->hash, 32) == 0)
+		if (m.toks[i].state != T_NONE && memcmp(m.toks[i].token.bytes, msg->token, 32) == 0)
 			t = &m.toks[i];
 	before = t ? t->state : T_NONE;
 	now.tok = t;
@@ -323,8 +348,8 @@ static int
 on_pair_message(struct proc *p, struct slot *s, const struct chan_msg *msg, int *fd, bool lost)
 {
 	struct mpair *pair = model_pair(msg->pair);
-	bool is_right =
-	    pair && !pair->is_done && pair->slot == p->slot && (msg->type == CHAN_ENDED || pair->is_handing);
+	bool is_right = pair && !pair->is_done && !pair->is_waiting && pair->slot == p->slot &&
+			(msg->type == CHAN_ENDED || pair->is_handing);
 	int rc;
 
 	now.what = msg->type == CHAN_ENDED && is_right ? DO_ENDED : DO_NOTHING;
@@ -335,6 +360,7 @@ on_pair_message(struct proc *p, struct slot *s, const struct chan_msg *msg, int 
 	    (unsigned long long)msg->pair, rc);
 	if (is_right) {
 		pair->is_handing = false;
+		pair->since_ns = w.now_ns;
 		MUST(msg->type != CHAN_ENDED || pair->is_done, "no line says that pair %llu ended",
 		    (unsigned long long)msg->pair);
 	}
@@ -370,18 +396,55 @@ on_message(struct slot *s, const struct chan_msg *msg, int *fd, bool lost, void 
 }
 
 static void
-on_lost(struct slot *s, void *arg)
+on_serving(struct slot *s, void *arg)
+{
+	(void)arg;
+	meet_on_serving(m.meet, s);
+}
+
+static void
+on_room(struct slot *s, void *arg)
+{
+	(void)arg;
+	meet_on_room(m.meet, s);
+}
+
+static bool
+is_awaited(void *arg)
+{
+	(void)arg;
+	return meet_has_waiting(m.meet);
+}
+
+/* Before the master looks: those that this worker had wait for another one. */
+static void
+pairs_wait(unsigned slot)
+{
+	for (size_t k = 0; k < m.n_pairs; k++) {
+		struct mpair *p = &m.pairs[k];
+
+		if (p->is_done || p->is_waiting || p->slot != slot)
+			continue;
+		p->is_waiting = true;
+		p->is_handing = false;
+		p->since_ns = w.now_ns;
+	}
+}
+
+static void
+on_lost(struct slot *s, int status, void *arg)
 {
 	struct proc *p = proc_of_slot(s);
 
 	(void)arg;
 	w.activity++;
-	MUST(p->pid == 0 && p->n_lost++ == 0, "worker %u is lost, but not dead or lost before", p->slot);
+	MUST(p->is_dead && p->n_lost++ == 0, "worker %u is lost, but not dead or lost before", p->slot);
 	MUST(p->is_wrong || p->n_heard == p->n_said, "%u of %u messages of the dead worker %u were read", p->n_heard,
 	    p->n_said, p->slot);
 	now.what = DO_LOST;
 	now.slot = p->slot;
-	meet_on_lost(m.meet, s);
+	pairs_wait(p->slot);
+	meet_on_lost(m.meet, s, status);
 	now.what = DO_NOTHING;
 	MUST(model_count_pairs(-1, (int)p->slot, false) == 0, "a pair of the dead worker %u lives", p->slot);
 	/* What it had not said before it died. */
@@ -419,13 +482,28 @@ on_tick(void *arg)
 	quota_tick(m.quota, w.now_ns);
 }
 
-const struct slots_ops model_ops = { on_message, on_lost, on_ready, on_empty, on_tick };
+const struct slots_ops model_ops = { on_message, on_serving, on_room, on_lost, is_awaited, on_ready, on_empty,
+	on_tick };
 
 void
 model_on_answer(struct proc *p, const struct chan_msg *msg, int fd)
 {
 	const struct answer *a = &p->answers[0];
+	const struct mpair *pair;
 
+	if (msg->type == CHAN_ADOPT || msg->type == CHAN_RESUME) {
+		pair = model_pair(msg->pair);
+		MUST(pair, "%s of no pair", chan_type_name(msg->type));
+		if (msg->type == CHAN_ADOPT)
+			MUST(msg->part == p->parts++ &&
+				 conn_of_socket(fd) == (msg->part == CHAN_PART_SOCKET_A ? pair->second : pair->first),
+			    "part %u of pair %llu", msg->part, (unsigned long long)msg->pair);
+		else
+			MUST(p->parts == 2, "%d parts of pair %llu", p->parts, (unsigned long long)msg->pair);
+		if (msg->type == CHAN_RESUME)
+			p->parts = 0;
+		return;
+	}
 	MUST(p->n_answers > 0, "an answer that nobody waits for: %s", chan_type_name(msg->type));
 	MUST(a->type == msg->type && a->conn == msg->conn, "%s of %llu instead of %s of %llu",
 	    chan_type_name(msg->type), (unsigned long long)msg->conn, chan_type_name(a->type),
@@ -554,7 +632,8 @@ model_cancel(unsigned i)
 void
 model_start(const struct knobs *knobs)
 {
-	struct slots_conf conf = { .workers = N_SLOTS, .table_fd = -1 };
+	struct slots_conf conf = { .workers = N_SLOTS, .table_fd = -1, .n_pipes = 4, .n_seats = 4 };
+	const struct meet_conf mc = { .workers = N_SLOTS, .max_pairs = knobs->max_pairs, .copy_mode = true };
 	size_t before = fds_open();
 
 	m = (struct model){ .knobs = *knobs };
@@ -565,7 +644,7 @@ model_start(const struct knobs *knobs)
 	    "sessions");
 	m.map = mmap(NULL, MAP_SIZE, PROT_READ, MAP_SHARED, toktab_fd(m.table), 0);
 	MUST(m.map != MAP_FAILED && m.map->size <= MAP_SIZE, "mmap");
-	m.meet = meet_new(m.sessions, m.quota, knobs->max_pairs);
+	m.meet = meet_new(m.sessions, m.quota, &mc);
 	m.fds_before = fds_open();
 	MUST(m.meet && m.fds_before == before + 2, "the memfd and the epoll of parked sockets, no more");
 	MUST(slots_new(w.base, &conf, &model_ops, NULL, &m.slots) == 0, "slots");
@@ -581,6 +660,7 @@ model_stop(bool at_once)
 		w.stop_ns = w.now_ns;
 	w.is_stopping = true;
 	sessions_end_all(m.sessions, END_STOPPED);
+	meet_stop(m.meet);
 	slots_stop(m.slots, at_once);
 	now.what = DO_NOTHING;
 }

@@ -366,7 +366,7 @@ conns_renew(void)
 	for (size_t i = 0; i < N_CONNS; i++) {
 		struct conn *c = &w.conns[i];
 
-		if (c->is_reset || c->is_fin || c->has_data) {
+		if (c->is_reset || c->is_fin || c->has_data || c->is_spent) {
 			conn_end(c);
 			conn_new(c);
 		}
@@ -400,7 +400,7 @@ conn_do(struct conn *c, char what)
 	const struct linger off = { 1, 0 };
 	struct pollfd p = { c->srv, what == 'd' ? POLLIN : POLLRDHUP, 0 };
 
-	if (c->is_reset || (what != 'r' && c->is_fin))
+	if (c->is_spent || c->is_reset || (what != 'r' && c->is_fin))
 		return;
 	if (what == 'd') {
 		MUST(send(c->cli, "x", 1, 0) == 1, "send: %s", strerror(errno));

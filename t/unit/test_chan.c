@@ -21,7 +21,7 @@ static struct {
 	struct event_base *base;
 	struct chan *c;
 	int peer;
-	unsigned n_msg, n_fd, n_end;
+	unsigned n_msg, n_fd, n_end, n_room;
 	const char *why;
 	bool reply;
 } h;
@@ -52,7 +52,14 @@ on_end(const char *why, void *arg)
 	h.c = NULL;
 }
 
-static const struct chan_ops ops = { on_message, on_end };
+static void
+on_room(void *arg)
+{
+	(void)arg;
+	h.n_room++;
+}
+
+static const struct chan_ops ops = { on_message, on_end, on_room };
 
 static int
 setup(void **state)
@@ -214,6 +221,11 @@ test_descriptor_waits(void **state)
 	for (i = 0; i < 2000 && !chan_has_queued(h.c, 0); i++, posted++)
 		chan_post(h.c, &m, 0);
 	assert_true(chan_has_queued(h.c, 0));
+	assert_in_range(chan_room(h.c), 1, CHAN_OUTBOX / 2 - 1);
+	while (chan_room(h.c) > 0) {
+		chan_post(h.c, &m, 0);
+		posted++;
+	}
 	for (i = 0; i < 5; i++, posted++)
 		chan_post(h.c, &m, 0);
 	for (i = 0; i < 100000 && taken < posted; i++) {
@@ -226,6 +238,8 @@ test_descriptor_waits(void **state)
 	}
 	assert_int_equal(taken, posted);
 	assert_false(chan_has_queued(h.c, 0));
+	assert_true(h.n_room > 0);
+	assert_int_equal(chan_room(h.c), CHAN_OUTBOX / 2);
 	assert_int_equal(fd_count(), before);
 }
 

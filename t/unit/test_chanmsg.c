@@ -34,7 +34,7 @@ static const struct {
 	    B(0x9f, 1, 2, 7, 0xcd, 0x27, 0x10, 100, 0xce, 0, 1, 0, 0, 0, 5, 0xcd, 0x03, 0xe8, 0, 0xc3, 4, 0xcd, 1, 0,
 		0xcd, 1, 44, 9),
 	    false },
-	{ { .type = CHAN_ARRIVED, .gen = 7, .conn = 1, .hash = ONES(ONES32) }, B(0x95, 1, 3, 7, 1, 0xc4, 32, ONES32),
+	{ { .type = CHAN_ARRIVED, .gen = 7, .conn = 1, .token = ONES(ONES32) }, B(0x95, 1, 3, 7, 1, 0xc4, 32, ONES32),
 	    true },
 	{ { .type = CHAN_PARKED, .gen = 7, .conn = 200 }, B(0x94, 1, 4, 7, 0xcc, 200), false },
 	{ { .type = CHAN_ENDED,
@@ -53,6 +53,31 @@ static const struct {
 	{ { .type = CHAN_DRAINED, .gen = 7 }, B(0x93, 1, 9, 7), false },
 	{ { .type = CHAN_DRAIN, .gen = 7 }, B(0x93, 1, 10, 7), false },
 	{ { .type = CHAN_STOP, .gen = 7 }, B(0x93, 1, 12, 7), false },
+	{ { .type = CHAN_WANT, .gen = 7, .n = 5 }, B(0x94, 1, 11, 7, 5), false },
+	{ { .type = CHAN_FREED, .gen = 7, .pipe = 200 }, B(0x94, 1, 13, 7, 0xcc, 200), false },
+	{ { .type = CHAN_PIPE, .gen = 7, .pipe = 6 }, B(0x94, 1, 14, 7, 6), true },
+	{ { .type = CHAN_MOVED,
+	      .gen = 7,
+	      .pair = 9,
+	      .flags = 3,
+	      .bytes_ab = 1,
+	      .bytes_ba = 2,
+	      .pipe_ab = 4,
+	      .pipe_ba = CHAN_NO_PIPE },
+	    B(0x99, 1, 15, 7, 9, 3, 1, 2, 4, 0xce, 255, 255, 255, 255), false },
+	{ { .type = CHAN_NOPIPE, .gen = 7 }, B(0x93, 1, 16, 7), false },
+	{ { .type = CHAN_ADOPT, .gen = 7, .pair = 9, .part = CHAN_PART_PIPE_BA, .pipe = 4 }, B(0x96, 1, 18, 7, 9, 3, 4),
+	    true },
+	{ { .type = CHAN_RESUME,
+	      .gen = 7,
+	      .pair = 9,
+	      .session = "ab",
+	      .flags = 3,
+	      .bytes_ab = 1,
+	      .bytes_ba = 2,
+	      .suspect = true },
+	    B(0x99, 1, 20, 7, 9, 0xa2, 'a', 'b', 3, 1, 2, 0xc3), false },
+	{ { .type = CHAN_MOVE, .gen = 7, .pair = 9 }, B(0x94, 1, 22, 7, 9), false },
 };
 
 /* Unpacks a copy on the heap, so that ASan sees a read too far. */
@@ -77,7 +102,9 @@ assert_same(const struct chan_msg *a, const struct chan_msg *b)
 	assert_int_equal(a->gen, b->gen);
 	assert_true(a->conn == b->conn && a->pair == b->pair && a->pid == b->pid && a->reason == b->reason);
 	assert_true(a->bytes_ab == b->bytes_ab && a->bytes_ba == b->bytes_ba && a->ms == b->ms);
-	assert_memory_equal(a->hash, b->hash, sizeof a->hash);
+	assert_memory_equal(a->token, b->token, sizeof a->token);
+	assert_true(a->n == b->n && a->pipe == b->pipe && a->pipe_ab == b->pipe_ab && a->pipe_ba == b->pipe_ba);
+	assert_true(a->flags == b->flags && a->part == b->part && a->suspect == b->suspect);
 	assert_string_equal(a->session, b->session);
 	assert_true(a->settings.accept_timeout_ms == b->settings.accept_timeout_ms);
 	assert_true(a->settings.max_unauthenticated == b->settings.max_unauthenticated);
@@ -116,7 +143,7 @@ test_bytes(void **state)
 	}
 	assert_string_equal(chan_type_name(CHAN_PAIR), "PAIR");
 	assert_string_equal(chan_type_name((enum chan_type)0), "?");
-	assert_false(chan_has_fd((enum chan_type)11));
+	assert_false(chan_has_fd((enum chan_type)17));
 }
 
 /* The largest message of each type fits a datagram. */
@@ -141,6 +168,13 @@ test_largest(void **state)
 			.bytes_ba = UINT64_MAX,
 			.ms = UINT64_MAX,
 			.pid = UINT32_MAX,
+			.n = UINT32_MAX,
+			.pipe = UINT32_MAX,
+			.pipe_ab = UINT32_MAX,
+			.pipe_ba = UINT32_MAX,
+			.flags = UINT32_MAX,
+			.part = CHAN_PART_MAX - 1,
+			.suspect = true,
 			.settings = { UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX,
 			    UINT64_MAX, true, LOG_LVL_DEBUG, UINT64_MAX, UINT64_MAX, UINT64_MAX } };
 		uint8_t buf[CHAN_MSG_MAX];
@@ -157,8 +191,9 @@ test_pack_refused(void **state)
 {
 	static const struct chan_msg bad[] = {
 		{ .type = 0 },
-		{ .type = 11 },
-		{ .type = 14 },
+		{ .type = 17 },
+		{ .type = 24 },
+		{ .type = CHAN_ADOPT, .part = CHAN_PART_MAX },
 		{ .type = CHAN_REFUSED, .reason = END_REASON_MAX },
 		{ .type = CHAN_ENDED, .reason = (enum end_reason) - 1 },
 		{ .type = CHAN_SETTINGS, .settings = { .log_level = LOG_LVL_DEBUG + 1 } },
@@ -204,10 +239,10 @@ static const struct {
 	{ "bin32 of 4 GB", B(0x95, 1, 3, 7, 1, 0xc6, 0xff, 0xff, 0xff, 0xff) },
 	{ "str32 of 4 GB", B(0x96, 1, 6, 7, 1, 2, 0xdb, 0xff, 0xff, 0xff, 0xff) },
 	{ "bin8 longer than the message", B(0x95, 1, 3, 7, 1, 0xc4, 33, ONES32) },
-	{ "a hash of 31 bytes", B(0x95, 1, 3, 7, 1, 0xc4, 31, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-				    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1) },
-	{ "a hash of 33 bytes", B(0x95, 1, 3, 7, 1, 0xc4, 33, ONES32, 1) },
-	{ "a hash as a str", B(0x95, 1, 3, 7, 1, 0xd9, 32, ONES32) },
+	{ "a token of 31 bytes", B(0x95, 1, 3, 7, 1, 0xc4, 31, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+				     1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1) },
+	{ "a token of 33 bytes", B(0x95, 1, 3, 7, 1, 0xc4, 33, ONES32, 1) },
+	{ "a token as a str", B(0x95, 1, 3, 7, 1, 0xd9, 32, ONES32) },
 	{ "a session of 13 bytes",
 	    B(0x96, 1, 6, 7, 1, 2, 0xad, '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c') },
 	{ "a session with NUL", B(0x96, 1, 6, 7, 1, 2, 0xa2, 'a', 0) },
@@ -216,7 +251,8 @@ static const struct {
 	{ "version 2", B(0x94, 2, 4, 7, 1) },
 	{ "version -1", B(0x94, 0xff, 4, 7, 1) },
 	{ "type 0", B(0x93, 1, 0, 7) },
-	{ "type 11", B(0x93, 1, 11, 7) },
+	{ "type 17", B(0x93, 1, 17, 7) },
+	{ "a part that does not exist", B(0x96, 1, 18, 7, 9, CHAN_PART_MAX, 4) },
 	{ "type 260, 4 in its low byte", B(0x94, 1, 0xcd, 1, 4, 7, 1) },
 	{ "a generation of 33 bits", B(0x94, 1, 4, 0xcf, 0, 0, 0, 1, 0, 0, 0, 7, 1) },
 	{ "a negative generation", B(0x94, 1, 4, 0xff, 1) },

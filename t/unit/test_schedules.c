@@ -104,11 +104,11 @@ serving(unsigned n)
 }
 
 static void
-say_arrived(struct proc *p, int conn, const uint8_t hash[32])
+say_arrived(struct proc *p, int conn, const uint8_t token[32])
 {
 	struct chan_msg msg = { .type = CHAN_ARRIVED, .gen = p->gen, .conn = ++m.last_conn };
 
-	memcpy(msg.hash, hash, 32);
+	memcpy(msg.token, token, 32);
 	w.conns[conn].is_used = true;
 	w.conns[conn].slot = p->slot;
 	proc_say(p, &msg, w.conns[conn].srv);
@@ -126,9 +126,9 @@ do_arrive(unsigned a, unsigned b)
 	for (unsigned i = 0; p && i < N_CONNS; i++) {
 		int c = (int)((a / N_SLOTS + i) % N_CONNS);
 
-		if (w.conns[c].is_used || w.conns[c].is_reset)
+		if (w.conns[c].is_used || w.conns[c].is_reset || w.conns[c].is_spent)
 			continue;
-		say_arrived(p, c, t->state == T_NONE || b % 29 == 0 ? nothing : t->hash);
+		say_arrived(p, c, t->state == T_NONE || b % 29 == 0 ? nothing : t->token.bytes);
 		return;
 	}
 }
@@ -141,7 +141,7 @@ do_same(unsigned a, unsigned b)
 	const struct tok *t = &m.toks[b % N_TOKENS];
 
 	if (p && t->state == T_PARKED)
-		say_arrived(p, t->conn, t->hash);
+		say_arrived(p, t->conn, t->token.bytes);
 }
 
 static void
@@ -171,7 +171,7 @@ say_pair(unsigned a, enum chan_type type, enum end_reason reason, bool handing)
 		struct proc *proc = &w.procs[p->slot];
 		struct chan_msg msg = { .type = type, .gen = proc->gen, .pair = p->id, .reason = reason };
 
-		if (p->is_done || p->is_handing != handing || !proc->pid || proc->is_dead)
+		if (p->is_done || p->is_waiting || p->is_handing != handing || !proc->pid || proc->is_dead)
 			continue;
 		proc_say(proc, &msg, -1);
 		return;

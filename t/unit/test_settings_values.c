@@ -81,7 +81,8 @@ test_proxy_defaults(void **state)
 	assert_int_equal(p->max_unauthenticated_per_source, 256);
 	assert_int_equal(p->max_bad_tokens_per_source, 1000);
 	assert_int_equal(p->barred_source_time_ms, 10000);
-	assert_int_equal(p->max_pairs, 4096);
+	assert_int_equal(p->max_pairs, 0);
+	assert_int_equal(p->max_pipes, 0);
 	assert_int_equal(p->max_tokens_per_operator, 1024);
 	assert_int_equal(p->max_outstanding_per_operator, 256);
 	assert_int_equal(p->max_outstanding_per_target, 1024);

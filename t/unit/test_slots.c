@@ -79,7 +79,7 @@ play(const char *role, uint32_t gen)
 
 	if (strcmp(role, "dies") == 0)
 		return 3;
-	if (strcmp(role, "fds") == 0 && (fd_count() != 7 || !env_is_small()))
+	if (strcmp(role, "fds") == 0 && (fd_count() != 8 || !env_is_small()))
 		return 40 + (int)fd_count();
 	if (strcmp(role, "wrong pid") == 0)
 		ready.pid++;
@@ -114,7 +114,7 @@ static struct {
 	struct event *child, *guard;
 	unsigned n_lost, n_ready, n_empty, n_tick;
 	uint32_t lost_gen;
-	bool wait_lost, wait_ready;
+	bool wait_lost, wait_ready, awaited;
 } h;
 
 static int
@@ -128,9 +128,32 @@ on_message(struct slot *s, const struct chan_msg *m, int *fd, bool lost, void *a
 }
 
 static void
-on_lost(struct slot *s, void *arg)
+on_serving(struct slot *s, void *arg)
 {
 	(void)arg;
+	assert_non_null(slot_ledger(s));
+	assert_non_null(slot_pipes(s));
+}
+
+static void
+on_room(struct slot *s, void *arg)
+{
+	(void)s;
+	(void)arg;
+}
+
+static bool
+is_awaited(void *arg)
+{
+	(void)arg;
+	return h.awaited;
+}
+
+static void
+on_lost(struct slot *s, int status, void *arg)
+{
+	(void)arg;
+	(void)status;
 	h.n_lost++;
 	h.lost_gen = slot_gen(s);
 	/* whatever the role was, the next generation is a good one */
@@ -182,13 +205,16 @@ on_guard(evutil_socket_t fd, short what, void *arg)
 	fail_msg("nothing happened within the deadline");
 }
 
-static const struct slots_ops ops = { on_message, on_lost, on_ready, on_empty, on_tick };
+static const struct slots_ops ops = { on_message, on_serving, on_room, on_lost, is_awaited, on_ready, on_empty,
+	on_tick };
 
 static void
 start(const char *role, unsigned workers)
 {
 	const struct timeval tv = { 30, 0 };
-	struct slots_conf conf = { .workers = workers, .table_fd = 0, .listeners = &h.listeners };
+	struct slots_conf conf = {
+		.workers = workers, .table_fd = 0, .listeners = &h.listeners, .n_pipes = 8, .n_seats = 16
+	};
 	char err[LISTEN_ERR_MAX];
 
 	memset(&h, 0, sizeof(h));
@@ -308,6 +334,16 @@ test_backs_off(void **state)
 	/* 0.1 + 0.2 + 0.4 s between the four */
 	assert_true(clock_now_ms() - t >= 700);
 	assert_int_equal(h.lost_gen, 4);
+	/* The next one would be 0.8 s away; but now somebody waits for a worker. */
+	h.awaited = true;
+	run_until_lost();
+	setenv("HYPER_TEST_ROLE", "dies", 1);
+	t = clock_now_ms();
+	for (i = 0; i < 3; i++) {
+		run_until_lost();
+		setenv("HYPER_TEST_ROLE", "dies", 1);
+	}
+	assert_true(clock_now_ms() - t < 3000); /* not 1.6 + 3.2 + 6.4 s */
 	stop(false);
 }
 

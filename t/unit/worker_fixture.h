@@ -33,7 +33,9 @@ struct master {
 	uint16_t port;
 	struct toktab *table;
 	struct worker_stats *stats;
+	struct worker_ledger *ledger;
 	uint64_t pairs;
+	bool wants; /* the test itself answers WANT */
 	struct chan_settings settings;
 };
 
@@ -86,6 +88,9 @@ int worker_main(int argc, char **argv, const struct CMUnitTest *tests, size_t n)
 			poll(NULL, 0, 2);                                   \
 		}                                                           \
 	} while (0)
+
+#define FIXTURE_PIPES 16
+#define FIXTURE_SEATS 1000
 
 #define STAT(field) __atomic_load_n(&m.stats->field, __ATOMIC_RELAXED)
 

@@ -8,6 +8,9 @@
  * Returns an exit code (base/daemon.h). */
 int proxy_master_run(const struct conf_proxy *conf);
 
+/* `proxy check`, after the settings were read: are there descriptors enough? An exit code, the sum on standard error. */
+int proxy_master_check(const struct conf_proxy *conf);
+
 /* `proxy worker SLOT GENERATION`, exec'ed by the master. Returns an exit code. */
 int proxy_worker_run(unsigned slot, uint32_t gen);
 

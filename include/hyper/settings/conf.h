@@ -160,7 +160,8 @@ struct conf_proxy_public {
 	size_t max_unauthenticated_per_source; /* default 256 */
 	size_t max_bad_tokens_per_source;      /* a minute; default 1,000 */
 	int64_t barred_source_time_ms;         /* how long who had more is closed at once; default 10 s */
-	size_t max_pairs;                      /* per worker; default 4,096 */
+	size_t max_pairs;                      /* per worker; default 0: 4,096 or what the descriptors permit */
+	size_t max_pipes;                      /* per worker; default 0: 1,024 or what the descriptors permit */
 	/* Operator: the one that asked for the connection. 0: no limit of its own. */
 	size_t max_tokens_per_operator;      /* issued and not used yet; default 1,024 */
 	size_t max_outstanding_per_operator; /* requestConnections not answered yet; default 256 */
@@ -169,10 +170,10 @@ struct conf_proxy_public {
 	size_t request_rate_per_target;      /* the same by the operator that is called; default 0 */
 	size_t max_parked;                   /* of all; default 0: what the descriptors permit */
 	size_t max_parked_per_operator;      /* default 1,024 */
-	size_t max_pairs_total;              /* of all workers; default 0: workers x max_pairs */
-	size_t max_pairs_per_operator;       /* default 0 */
-	size_t pipe_size;                    /* bytes per pipe; default 262,144 */
-	bool copy_mode;                      /* read/write instead of splice; the test oracle. Default false */
+	size_t max_pairs_total; /* of all workers; default 0: workers x max_pairs, or what the descriptors permit */
+	size_t max_pairs_per_operator; /* default 0 */
+	size_t pipe_size;              /* bytes per pipe; default 262,144 */
+	bool copy_mode;                /* read/write instead of splice; the test oracle. Default false */
 };
 
 struct conf_proxy {

@@ -31,7 +31,15 @@
 	X(REFUSED, 8, 0)  \
 	X(DRAINED, 9, 0)  \
 	X(DRAIN, 10, 0)   \
-	X(STOP, 12, 0)
+	X(WANT, 11, 0)    \
+	X(STOP, 12, 0)    \
+	X(FREED, 13, 0)   \
+	X(PIPE, 14, 1)    \
+	X(MOVED, 15, 0)   \
+	X(NOPIPE, 16, 0)  \
+	X(ADOPT, 18, 1)   \
+	X(RESUME, 20, 0)  \
+	X(MOVE, 22, 0)
 
 enum chan_type {
 #define X(n, num, fd) CHAN_##n = num,
@@ -41,16 +49,28 @@ enum chan_type {
 
 /* READY    pid                                      the worker serves
  * SETTINGS settings                                 limits and mode, right after the start and on reload
- * ARRIVED  conn, hash + socket                      32 bytes read, a live record exists
+ * ARRIVED  conn, token + socket                     32 bytes read, a live record exists
  * PARKED   conn                                     answer to ARRIVED, first party: drop your copy
  * PAIR     conn, pair, session + B's socket         answer to ARRIVED, second party: splice yours with this one
  * REFUSED  conn, reason                             answer to ARRIVED: close yours
- * PAIRED   pair                                     answer to PAIR: the worker owns both sockets now
+ * PAIRED   pair                                     answer to PAIR and RESUME: the worker moves its bytes now
  * ENDED    pair, reason, bytes_ab, bytes_ba, ms     exactly one for each pair; `a` is the second party
  * DRAIN    -                                        accept no more, run pairs to their end, then DRAINED
  * DRAINED  -
  * STOP     -                                        close all and exit
+ * WANT     n                                        so many more pipes would be used: PIPE for each, or NOPIPE
+ * PIPE     pipe + pipe                              an empty one
+ * NOPIPE   -                                        there are no more
+ * FREED    pipe                                     the worker has closed this one
+ * ADOPT    pair, part, pipe + descriptor            one part of a pair that goes on here
+ * RESUME   pair, session, flags, bytes, suspect     all parts have come: go on. Answer PAIRED, or MOVED: not possible
+ * MOVE     pair                                     give it back
+ * MOVED    pair, flags, bytes, pipes                here it is; our descriptors are closed
  */
+enum chan_part { CHAN_PART_SOCKET_A, CHAN_PART_SOCKET_B, CHAN_PART_PIPE_AB, CHAN_PART_PIPE_BA, CHAN_PART_MAX };
+
+#define CHAN_NO_PIPE UINT32_MAX /* in MOVED: no bytes of this direction are in a pipe */
+
 struct chan_settings {
 	uint64_t accept_timeout_ms;
 	uint64_t max_unauthenticated;
@@ -66,15 +86,21 @@ struct chan_settings {
 
 struct chan_msg {
 	enum chan_type type;
-	uint32_t gen;     /* generation of the worker slot; a message of an older one is dropped */
-	uint64_t conn;    /* the worker's number of a connection */
-	uint64_t pair;    /* the master's number of a pair */
-	uint8_t hash[32]; /* SHA-256 of the token */
-	char session[13]; /* session id, for the worker's log lines */
+	uint32_t gen;      /* generation of the worker slot; a message of an older one is dropped */
+	uint64_t conn;     /* the worker's number of a connection */
+	uint64_t pair;     /* the master's number of a pair */
+	uint8_t token[32]; /* secret: wipe it, never log it */
+	char session[13];  /* session id, for the worker's log lines */
 	enum end_reason reason;
 	uint64_t bytes_ab, bytes_ba; /* delivered from the second party to the first, and back */
 	uint64_t ms;                 /* life of the pair */
 	uint32_t pid;
+	uint32_t n;                /* pipes wanted */
+	uint32_t pipe;             /* number of a pipe, in this worker's ledger */
+	uint32_t pipe_ab, pipe_ba; /* pipes with bytes, or CHAN_NO_PIPE */
+	uint32_t flags;            /* RELAY_* of relay_seat */
+	uint8_t part;              /* enum chan_part */
+	bool suspect;              /* its turn was in progress when its worker died */
 	struct chan_settings settings;
 };
 

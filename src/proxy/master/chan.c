@@ -2,8 +2,9 @@
  *
  * Always true:
  *  1. The outbox never overflows: nothing is read while half of it is used, a
- *     message read causes at most one, and the few that nobody asked for
- *     (SETTINGS, STOP) fit in the other half.
+ *     message read causes at most one answer, the few that nobody asked for
+ *     (SETTINGS, STOP) fit in the other half, and all others are posted as far as
+ *     chan_room() permits.
  *  2. EAGAIN, EMFILE, ENOBUFS, ENOMEM and ETOOMANYREFS are back-pressure: the
  *     message stays first in the outbox. A full socket wakes us when it has
  *     room; descriptors in flight do not, so those are tried again by time.
@@ -14,7 +15,6 @@
 #include "proxy/master/chan.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,9 +128,13 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 static void
 on_writable(evutil_socket_t fd, short what, void *arg)
 {
+	struct chan *c = arg;
+
 	(void)fd;
 	(void)what;
-	flush_outbox(arg);
+	flush_outbox(c);
+	if (c->n <= CHAN_OUTBOX / 4)
+		c->ops->on_room(c->arg);
 }
 
 struct chan *
@@ -203,12 +207,16 @@ chan_has_queued(const struct chan *c, int pass_fd)
 	return false;
 }
 
-bool
-chan_is_hung_up(const struct chan *c)
+size_t
+chan_room(const struct chan *c)
 {
-	struct pollfd p = { .fd = c->fd };
+	return c->is_dead || c->n >= CHAN_OUTBOX / 2 ? 0 : CHAN_OUTBOX / 2 - c->n;
+}
 
-	return c->is_dead || (poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)));
+bool
+chan_is_dead(const struct chan *c)
+{
+	return c->is_dead;
 }
 
 void

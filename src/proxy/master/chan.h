@@ -3,6 +3,7 @@
 #define HYPER_PROXY_MASTER_CHAN_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "hyper/base/attr.h"
 #include "hyper/wire/chanmsg.h"
@@ -22,6 +23,8 @@ struct chan_ops {
 	/* The end: `why` NULL when the worker closed it, else what the worker did
 	 * wrong. The last callback; chan_free() is permitted in it. */
 	void (*on_end)(const char *why, void *arg);
+	/* The outbox was full for its purpose and has room again. */
+	void (*on_room)(void *arg);
 };
 
 /* `fd` is given, also on failure. NULL when out of memory; taken. */
@@ -35,8 +38,11 @@ void chan_post(struct chan *, const struct chan_msg *, int pass_fd);
 /* Does a message that carries this descriptor still wait? */
 bool chan_has_queued(const struct chan *, int pass_fd);
 
-/* Has the worker closed its end, so that nobody reads what is sent? What it had sent before may still come. */
-bool chan_is_hung_up(const struct chan *);
+/* Messages that may be posted now without being answers: half of the outbox is kept for answers. 0 when nobody reads. */
+size_t chan_room(const struct chan *);
+
+/* Is the worker known to be dead, so that what is posted goes nowhere? */
+bool chan_is_dead(const struct chan *);
 
 /* Delivers what the worker had sent before it died; on_end is not called. */
 void chan_drain(struct chan *);

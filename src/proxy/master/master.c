@@ -31,6 +31,7 @@
 #include "hyper/proxy/programs.h"
 #include "hyper/proxy/toktab.h"
 #include "proxy/master/brokering.h"
+#include "proxy/master/limits.h"
 #include "proxy/master/meet.h"
 #include "proxy/master/quota.h"
 #include "proxy/master/session.h"
@@ -38,12 +39,7 @@
 
 #define BIT(s) (1u << (s))
 
-/* Descriptors of the master besides parked sockets */
-#define FDS_OWN        64  /* standard ones, loop, table, listeners, libraries */
-#define FDS_PER_WORKER 260 /* its channel, its start, sockets between PAIR and PAIRED (meet.c) */
-#define FDS_PER_CONN   2   /* a JSON-RPC connection and the call to our hyper made for it */
-#define PARKED_MIN     16  /* with less room than this a start makes no sense */
-#define PIDS_MAX       1024
+#define PIDS_MAX 1024
 
 #define MASTER_STATES(X)                                        \
 	X(STARTING, BIT(MASTER_SERVING) | BIT(MASTER_STOPPING)) \
@@ -73,7 +69,7 @@ struct master {
 	struct daemon *daemon;
 	struct listeners listeners;
 	char endpoint[HOSTPORT_MAX];
-	size_t max_parked;
+	struct limits limits;
 	struct toktab *table;
 	struct quota *quota;
 	struct sessions *sessions;
@@ -104,11 +100,35 @@ on_message(struct slot *s, const struct chan_msg *msg, int *fd, bool lost, void 
 }
 
 static void
-on_lost(struct slot *s, void *arg)
+on_serving(struct slot *s, void *arg)
 {
 	struct master *m = arg;
 
-	meet_on_lost(m->meet, s);
+	meet_on_serving(m->meet, s);
+}
+
+static void
+on_room(struct slot *s, void *arg)
+{
+	struct master *m = arg;
+
+	meet_on_room(m->meet, s);
+}
+
+static void
+on_lost(struct slot *s, int status, void *arg)
+{
+	struct master *m = arg;
+
+	meet_on_lost(m->meet, s, status);
+}
+
+static bool
+is_awaited(void *arg)
+{
+	struct master *m = arg;
+
+	return meet_has_waiting(m->meet);
 }
 
 static void
@@ -143,7 +163,8 @@ on_tick(void *arg)
 	quota_tick(m->quota, clock_now_ns());
 }
 
-static const struct slots_ops slots_ops = { on_message, on_lost, on_ready, on_empty, on_tick };
+static const struct slots_ops slots_ops = { on_message, on_serving, on_room, on_lost, is_awaited, on_ready, on_empty,
+	on_tick };
 
 static void
 master_stop(struct master *m, bool now)
@@ -153,6 +174,7 @@ master_stop(struct master *m, bool now)
 		log_info("stopping", "deadline_ms=%d", now ? 0 : POOL_STOP_MS);
 		brokering_drain(m->broker);
 		sessions_end_all(m->sessions, END_STOPPED);
+		meet_stop(m->meet);
 		slots_stop(m->slots, now);
 		listeners_close(&m->listeners);
 	} else if (now) {
@@ -181,33 +203,28 @@ on_signal(enum daemon_signal sig, void *arg)
 
 /* --- start --- */
 
-/* How many sockets may be parked; the sum is shown where it is too much. 0 or -EMFILE. */
+/* What the descriptors permit. 0 or -EMFILE. */
 static int
 check_limits(struct master *m)
 {
-	const struct conf_proxy_public *c = m->conf;
-	size_t fixed =
-	    FDS_OWN + (size_t)FDS_PER_WORKER * c->workers + (size_t)FDS_PER_CONN * c->rpc_server->max_connections;
+	char err[LIMITS_ERR_MAX];
 	struct rlimit rl = { 0 };
-	size_t limit, most = c->max_parked && c->max_parked < c->table_slots ? c->max_parked : c->table_slots;
-	size_t parked = c->max_parked ? most : PARKED_MIN;
+	size_t fds;
+	int rc;
 
 	if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
 		return -errno;
-	limit = rl.rlim_cur > SIZE_MAX ? SIZE_MAX : (size_t)rl.rlim_cur;
-	if (limit < fixed + parked) {
-		log_error("descriptors",
-		    "limit=%zu needed=%zu why=\"%d own + %u workers x %d + %u JSON-RPC connections x %d + %zu parked: "
-		    "raise LimitNOFILE (ulimit -n) or lower public.jsonrpc_server.max_connections, public.workers or "
-		    "public.max_parked\"",
-		    limit, fixed + parked, FDS_OWN, c->workers, FDS_PER_WORKER, c->rpc_server->max_connections,
-		    FDS_PER_CONN, parked);
-		return -EMFILE;
-	}
-	m->max_parked = limit - fixed < most ? limit - fixed : most;
-	log_info("descriptors", "limit=%zu reserved=%zu parked_max=%zu table_slots=%zu", limit, fixed, m->max_parked,
-	    c->table_slots);
-	return 0;
+	fds = rl.rlim_cur > SIZE_MAX ? SIZE_MAX : (size_t)rl.rlim_cur;
+	rc = limits_of(m->conf, fds, &m->limits, err);
+	if (rc < 0)
+		log_error("descriptors", "%s", err);
+	else
+		log_info("descriptors",
+		    "limit=%zu reserved=%zu parked_max=%zu pairs_max=%zu pairs_per_worker=%zu pipes_per_worker=%zu "
+		    "table_slots=%zu",
+		    fds, m->limits.reserved, m->limits.max_parked, m->limits.max_pairs_total, m->limits.max_pairs,
+		    m->limits.max_pipes, m->conf->table_slots);
+	return rc;
 }
 
 /* internal_endpoint, verbatim; with port 0 (a test's) the port that we got. */
@@ -308,10 +325,10 @@ start_quota(const struct master *m)
 #define X(n, setting, what) qc.max[QUOTA_LIMIT_##n] = c->setting;
 	QUOTA_LIMITS(X)
 #undef X
-	qc.max[QUOTA_LIMIT_PARKED_ALL] = m->max_parked;
+	qc.max[QUOTA_LIMIT_PARKED_ALL] = m->limits.max_parked;
+	qc.max[QUOTA_LIMIT_PAIRS_ALL] = m->limits.max_pairs_total;
 	/* So many can hold something. A name beyond that holds nothing, it only waits for its rate to be whole. */
-	qc.max[QUOTA_LIMIT_NAMES] =
-	    2 * (c->table_slots + c->rpc_server->max_connections) + (size_t)c->workers * c->max_pairs;
+	qc.max[QUOTA_LIMIT_NAMES] = 2 * (c->table_slots + c->rpc_server->max_connections) + m->limits.max_pairs_total;
 	return quota_new(&qc);
 }
 
@@ -321,12 +338,20 @@ start_slots(struct master *m)
 	const struct conf_proxy_public *c = m->conf;
 	struct slots_conf pc = { .workers = c->workers, .table_fd = toktab_fd(m->table), .listeners = &m->listeners };
 
-	m->meet = meet_new(m->sessions, m->quota, c->max_pairs);
+	const struct meet_conf mc = { .workers = c->workers,
+		.max_pairs = m->limits.max_pairs,
+		.max_pipes = m->limits.max_pipes,
+		.pipe_size = c->pipe_size,
+		.copy_mode = c->copy_mode };
+
+	pc.n_pipes = (uint32_t)m->limits.max_pipes + LIMITS_PIPES_SPARE;
+	pc.n_seats = (uint32_t)m->limits.max_pairs;
+	m->meet = meet_new(m->sessions, m->quota, &mc);
 	if (!m->meet)
 		return -ENOMEM;
 	pc.settings = (struct chan_settings){ .accept_timeout_ms = (uint64_t)c->accept_timeout_ms,
 		.max_unauthenticated = c->max_unauthenticated,
-		.max_pairs = c->max_pairs,
+		.max_pairs = m->limits.max_pairs,
 		.pipe_size = c->pipe_size,
 		.per_second = rate_limit(&c->tcp_rate_limits, 1000),
 		.per_minute = rate_limit(&c->tcp_rate_limits, 60000),

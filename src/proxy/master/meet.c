@@ -1,173 +1,87 @@
 /* meet.c - who meets whom
  *
  * Always true:
- *  1. Each ARRIVED gets exactly one answer: PARKED, PAIR or REFUSED.
- *  2. A parked socket has one owner: its session until PAIR is posted, the pair
- *     until the worker says PAIRED, the worker from then on. If that worker dies
- *     in between, both sockets of the pair are gone: the second one was its own.
- *  3. Each pair has one `ended` line: from ENDED, or `worker_lost`.
- *  4. Nothing is handed to a worker that is known to be dead: who is parked stays.
- *  5. One connection cannot meet itself: its cookie is compared.
- *  6. A pair counts for the operator A that asked for it, from its creation to its `ended` line.
- *  7. A refusal for want of room or over a quota changes nothing: the record stays
+ *  1. Each ARRIVED of a worker that lives gets exactly one answer: PARKED, PAIR
+ *     or REFUSED.
+ *  2. A parked socket has one owner: its session until the pair is made, the pair
+ *     from then on (pairing.h). The second party's is the pair's from its ARRIVED on.
+ *  3. A worker that dies, with an answer on its way or none, takes nobody with
+ *     it: who is parked stays, who is paired goes on elsewhere (rescue.c).
+ *  4. One connection cannot meet itself: its cookie is compared.
+ *  5. A refusal for want of room or over a quota changes nothing: the record stays
  *     as it is, issued or parked, until its time is over. So who was refused may
  *     come again, and who waits gets no blame for it.
+ *  6. A worker shows the token itself, which is in no table and no log: one that
+ *     has been taken over cannot claim sockets by the hashes that it can read.
  *
- * Not here: records and their time (session.c), which message is permitted (slots.c).
+ * Not here: records and their time (session.c), the pairs themselves (pairing.c),
+ * giving them to workers (hand.c), which message is permitted (slots.c).
  */
 #include "proxy/master/meet.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <sys/socket.h>
-
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include <sys/wait.h>
 
 #include "hyper/base/bug.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
+#include "hyper/wire/token.h"
+#include "proxy/master/hand.h"
+#include "proxy/master/pairing.h"
+#include "proxy/master/pipes.h"
+#include "proxy/master/rescue.h"
 
-#define BIT(s) (1u << (s))
-
-/* A worker answers PAIR in its next turn. One that beats and yet does not is broken. */
-#define HANDING_MS 10000
-/* Pairs of one worker that wait for PAIRED: about what a UNIX socket takes (faults.md "in flight"). */
-#define HANDING_MAX 256
-
-#define PAIR_STATES(X)                              \
-	X(HANDING, BIT(PAIR_LIVE) | BIT(PAIR_DONE)) \
-	X(LIVE, BIT(PAIR_DONE))                     \
-	X(DONE, 0)
-
-enum pair_state {
-#define X(n, to) PAIR_##n,
-	PAIR_STATES(X)
-#undef X
-	    PAIR_STATE_MAX
-};
-
-static const struct {
-	const char *name;
-	unsigned to;
-} pair_tab[] = {
-#define X(n, to) { #n, to },
-	PAIR_STATES(X)
-#undef X
-};
-
-struct pair {
-	uint64_t id;
-	enum pair_state state;
-	struct slot *slot;
-	struct quota_op *op; /* A's counts, borrowed while this pair is one of them */
-	int first_fd;        /* HANDING: our copy of the first party's socket; else -1 */
-	char session[SESSION_ID_MAX];
-	int64_t since_ms;
-	TAILQ_ENTRY(pair) handing; /* while HANDING, oldest first */
-	UT_hash_handle hh;         /* by id */
-};
-
-/* Per worker slot; grows with the highest number seen. */
-struct load {
-	size_t pairs, handing;
-};
+#define FIRST_PIPES 4 /* that a worker gets unasked */
 
 struct meet {
 	struct sessions *sessions;
-	struct quota *quota;
-	size_t max_pairs;
-	uint64_t last_id;
-	struct pair *pairs;
-	TAILQ_HEAD(, pair) handing;
-	struct load *loads;
-	size_t n_loads;
+	struct hand_conf hand;
+	bool copy_mode;
+	struct pairs *pairs;
 };
 
 struct meet *
-meet_new(struct sessions *sessions, struct quota *quota, size_t max_pairs)
+meet_new(struct sessions *sessions, struct quota *quota, const struct meet_conf *conf)
 {
 	struct meet *m = calloc(1, sizeof(*m));
 
 	if (!m)
 		return NULL;
 	m->sessions = sessions;
-	m->quota = quota;
-	m->max_pairs = max_pairs;
-	TAILQ_INIT(&m->handing);
+	m->hand =
+	    (struct hand_conf){ .max_pipes = conf->copy_mode ? 0 : conf->max_pipes, .pipe_size = conf->pipe_size };
+	m->copy_mode = conf->copy_mode;
+	m->pairs = pairs_new(quota, conf->workers, conf->max_pairs);
+	if (!m->pairs) {
+		free(m);
+		return NULL;
+	}
 	return m;
-}
-
-/* NULL when out of memory. */
-static struct load *
-load_of(struct meet *m, const struct slot *s)
-{
-	size_t n = slot_no(s) + 1;
-	struct load *grown;
-
-	if (n > m->n_loads) {
-		grown = realloc(m->loads, n * sizeof(*grown));
-		if (!grown)
-			return NULL;
-		memset(grown + m->n_loads, 0, (n - m->n_loads) * sizeof(*grown));
-		m->loads = grown;
-		m->n_loads = n;
-	}
-	return &m->loads[slot_no(s)];
-}
-
-/* The only place that writes p->state after its creation. */
-static void
-pair_enter(struct meet *m, struct pair *p, enum pair_state to)
-{
-	BUG_ON(!(pair_tab[p->state].to & BIT(to)));
-	log_debug("pair_state", "pair=%" PRIu64 " %s>%s", p->id, pair_tab[p->state].name, pair_tab[to].name);
-	if (p->state == PAIR_HANDING) {
-		TAILQ_REMOVE(&m->handing, p, handing);
-		m->loads[slot_no(p->slot)].handing--;
-		fd_close(&p->first_fd);
-	}
-	if (to == PAIR_DONE) {
-		m->loads[slot_no(p->slot)].pairs--;
-		quota_give(m->quota, p->op, QUOTA_PAIRS);
-		HASH_DEL(m->pairs, p);
-	}
-	p->state = to;
-}
-
-/* Logs the end and frees. `end` NULL: the worker died, nobody knows how much was delivered. */
-static void
-pair_end(struct meet *m, struct pair *p, const struct chan_msg *end)
-{
-	if (end)
-		log_info("ended",
-		    "pair=%" PRIu64 " session=%s worker=%u reason=%s bytes_ab=%" PRIu64 " bytes_ba=%" PRIu64
-		    " ms=%" PRIu64,
-		    p->id, p->session, slot_no(p->slot), end_reason_word(end->reason), end->bytes_ab, end->bytes_ba,
-		    end->ms);
-	else
-		log_info("ended", "pair=%" PRIu64 " session=%s worker=%u reason=%s bytes_ab=? bytes_ba=? ms=%lld",
-		    p->id, p->session, slot_no(p->slot), end_reason_word(END_WORKER_LOST),
-		    (long long)(clock_now_ms() - p->since_ms));
-	pair_enter(m, p, PAIR_DONE);
-	free(p);
 }
 
 void
 meet_free(struct meet *m)
 {
-	struct pair *p, *next;
-
 	if (!m)
 		return;
-	HASH_ITER (hh, m->pairs, p, next)
-		pair_end(m, p, NULL);
-	free(m->loads);
+	pairs_free(m->pairs);
 	free(m);
+}
+
+void
+meet_stop(struct meet *m)
+{
+	struct pair *p;
+
+	m->pairs->is_stopping = true;
+	while ((p = TAILQ_FIRST(&m->pairs->waiting)))
+		pairing_end(m->pairs, p, END_STOPPED, true);
 }
 
 /* --- ARRIVED --- */
@@ -213,78 +127,68 @@ park_first(struct slot *s, uint64_t conn, struct session *ses, int *fd)
 		slot_post(s, &m, -1);
 }
 
-/* 0 with *ret borrowed, -EDQUOT, -EBUSY or -ENOMEM. */
-static int
-pair_new(struct meet *m, struct slot *s, struct load *load, const struct session *ses, struct pair **ret)
+/* PAIR to the worker that has the second party's socket. */
+static void
+hand_to_its_worker(struct meet *m, struct pair *p, struct slot *s, uint64_t conn)
 {
-	int rc = quota_take(m->quota, ses->a, QUOTA_PAIRS);
-	struct pair *p;
+	struct chan_msg msg = { .type = CHAN_PAIR, .conn = conn, .pair = p->id };
 
-	if (rc < 0)
-		return rc;
-	p = calloc(1, sizeof(*p));
-	if (!p)
-		goto out;
-	p->id = m->last_id + 1;
-	p->slot = s;
-	p->first_fd = -1;
-	p->since_ms = clock_now_ms();
-	memcpy(p->session, ses->id, sizeof(p->session));
-	HASH_ADD(hh, m->pairs, id, sizeof(p->id), p);
-	if (!p->hh.tbl) { /* HASH_NONFATAL_OOM */
-		free(p);
-		goto out;
-	}
-	p->op = ses->a;
-	m->last_id = p->id;
-	TAILQ_INSERT_TAIL(&m->handing, p, handing);
-	load->handing++;
-	load->pairs++;
-	*ret = p;
-	return 0;
-out:
-	quota_give(m->quota, ses->a, QUOTA_PAIRS);
-	return -ENOMEM;
+	memcpy(msg.session, p->session, sizeof(msg.session));
+	p->is_new = true;
+	pairing_enter(m->pairs, p, PAIR_HANDING, s, "pair");
+	slot_post(s, &msg, p->fd[1]);
 }
 
 static void
-pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses)
+pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses, int *fd)
 {
-	struct chan_msg msg = { .type = CHAN_PAIR, .conn = conn };
-	struct load *load = load_of(m, s);
+	const struct load *load = pairs_load(m->pairs, s);
+	bool is_lost = slot_is_gone(s);
 	struct pair *p;
 	int rc;
 
 	/* The record stays parked: the same party may try again, at another worker. */
-	if (slot_is_gone(s) || slot_is_ending(s)) {
-		answer_refused(s, conn, slot_is_gone(s) ? END_WORKER_LOST : END_DRAINING);
+	if (m->pairs->is_stopping || (slot_is_ending(s) && !is_lost)) {
+		answer_refused(s, conn, END_DRAINING);
 		return;
 	}
-	if (!load || load->handing >= HANDING_MAX || load->pairs >= m->max_pairs) {
-		answer_refused(s, conn, load ? END_BUSY : END_INTERNAL);
+	if (load->handing >= PAIR_HANDING_MAX || load->pairs >= m->pairs->max_pairs) {
+		answer_refused(s, conn, END_BUSY);
 		return;
 	}
-	rc = pair_new(m, s, load, ses, &p);
+	rc = pairing_new(m->pairs, ses->a, ses->id, &p);
 	if (rc < 0) {
 		answer_refused(s, conn, reason_of(rc));
 		return;
 	}
 	log_info("pair", "session=%s pair=%" PRIu64 " worker=%u first_worker=%u from=%s to=%s ms=%.3f", p->session,
 	    p->id, slot_no(s), ses->first_worker, ses->from, ses->to, (double)(clock_now_ns() - ses->asked_ns) / 1e6);
-	p->first_fd = session_pair(ses);
-	msg.pair = p->id;
-	memcpy(msg.session, p->session, sizeof(msg.session));
-	slot_post(s, &msg, p->first_fd);
+	p->last_worker = (uint16_t)slot_no(s);
+	p->fd[0] = *fd;
+	*fd = -1;
+	p->fd[1] = session_pair(ses);
+	if (is_lost)
+		hand_waiting(m->pairs);
+	else
+		hand_to_its_worker(m, p, s, conn);
 }
 
 static int
 on_arrived(struct meet *m, struct slot *s, const struct chan_msg *msg, int *fd, bool lost)
 {
-	struct session *ses = lost ? NULL : session_find(m->sessions, msg->hash);
+	struct session *ses = NULL;
+	struct token token;
+	uint8_t hash[32];
 
 	/* A sibling that sends anything else is wrong, not unlucky. */
 	if (!lost && !fd_is_tcp(*fd))
 		return -EPROTO;
+	if (!lost) {
+		memcpy(token.bytes, msg->token, sizeof(token.bytes));
+		token_hash(&token, hash);
+		explicit_bzero(&token, sizeof(token));
+		ses = session_find(m->sessions, hash);
+	}
 	if (lost)
 		answer_refused(s, msg->conn, END_BUSY);
 	else if (!ses)
@@ -297,70 +201,152 @@ on_arrived(struct meet *m, struct slot *s, const struct chan_msg *msg, int *fd, 
 	else if (is_same_socket(ses->parked_fd, *fd))
 		answer_refused(s, msg->conn, END_UNKNOWN_TOKEN);
 	else
-		pair_second(m, s, msg->conn, ses);
+		pair_second(m, s, msg->conn, ses, fd);
 	return 0;
 }
 
-/* --- PAIRED, ENDED --- */
+/* --- what a worker says of its pairs --- */
 
-/* The worker's pair; one whose PAIR it cannot have seen yet is not. */
+/* The worker's pair; one whose PAIR or ADOPT it cannot have seen yet is not. */
 static struct pair *
-pair_find(struct meet *m, const struct slot *s, uint64_t id)
+pair_of(struct meet *m, const struct slot *s, uint64_t id)
 {
-	struct pair *p;
+	struct pair *p = pairing_find(m->pairs, id);
 
-	HASH_FIND(hh, m->pairs, &id, sizeof(id), p);
-	if (!p || p->slot != s || (p->state == PAIR_HANDING && slot_has_queued(s, p->first_fd)))
+	if (!p || p->slot != s || (p->state == PAIR_HANDING && slot_has_queued(s, p->fd[1])))
 		return NULL;
 	return p;
 }
 
 static int
-on_paired(struct meet *m, struct slot *s, uint64_t id)
+on_paired(struct meet *m, struct pair *p)
 {
-	struct pair *p = pair_find(m, s, id);
-
-	if (!p || p->state != PAIR_HANDING)
+	/* As an answer to MOVE: it stays. */
+	if (p->state != PAIR_HANDING && p->state != PAIR_MOVING)
 		return -EPROTO;
-	pair_enter(m, p, PAIR_LIVE);
+	p->is_new = false;
+	p->pipe_no[0] = p->pipe_no[1] = CHAN_NO_PIPE;
+	pairing_enter(m->pairs, p, PAIR_LIVE, NULL, "PAIRED");
 	return 0;
 }
+
+static int
+on_ended(struct meet *m, struct pair *p, const struct chan_msg *msg)
+{
+	p->bytes[0] = msg->bytes_ab;
+	p->bytes[1] = msg->bytes_ba;
+	pairing_end(m->pairs, p, msg->reason, false);
+	return 0;
+}
+
+static int
+on_moved(struct meet *m, struct pair *p, const struct chan_msg *msg)
+{
+	if (p->state != PAIR_MOVING && !(p->state == PAIR_HANDING && !p->is_new))
+		return -EPROTO;
+	if (hand_take_back(m->pairs, p, msg) < 0)
+		return -EPROTO;
+	if (m->pairs->is_stopping)
+		pairing_end(m->pairs, p, END_STOPPED, true);
+	return 0;
+}
+
+static int
+on_pair_message(struct meet *m, struct slot *s, const struct chan_msg *msg)
+{
+	struct pair *p = pair_of(m, s, msg->pair);
+	int rc;
+
+	if (!p)
+		return -EPROTO;
+	rc = msg->type == CHAN_PAIRED  ? on_paired(m, p)
+	     : msg->type == CHAN_ENDED ? on_ended(m, p, msg)
+				       : on_moved(m, p, msg);
+	if (rc == 0)
+		hand_waiting(m->pairs);
+	return rc;
+}
+
+/* --- what it says of its pipes --- */
+
+static int
+on_want(struct meet *m, struct slot *s, uint32_t n)
+{
+	struct load *l = pairs_load(m->pairs, s);
+
+	if (!l->slot)
+		return 0; /* dead: it had said so before */
+	l->want = n > m->hand.max_pipes - l->want ? m->hand.max_pipes : l->want + n;
+	if (l->want == 0)
+		l->want = 1; /* copy mode has none to give: the answer is NOPIPE */
+	hand_pipes(m->pairs, &m->hand, s);
+	return 0;
+}
+
+static int
+on_freed(struct slot *s, uint32_t no)
+{
+	int fd = pipes_take(slot_pipes(s), no);
+
+	if (fd < 0)
+		return -EPROTO;
+	fd_close(&fd);
+	return 0;
+}
+
+/* --- slots_ops --- */
 
 int
 meet_on_message(struct meet *m, struct slot *s, const struct chan_msg *msg, int *fd, bool lost)
 {
-	struct pair *p;
-
-	if (msg->type == CHAN_ARRIVED)
-		return on_arrived(m, s, msg, fd, lost);
-	if (msg->type == CHAN_PAIRED)
-		return on_paired(m, s, msg->pair);
-	p = pair_find(m, s, msg->pair);
-	if (!p)
-		return -EPROTO;
-	pair_end(m, p, msg);
-	return 0;
+	switch ((int)msg->type) {
+	case CHAN_ARRIVED: return on_arrived(m, s, msg, fd, lost);
+	case CHAN_WANT: return on_want(m, s, msg->n);
+	case CHAN_FREED: return on_freed(s, msg->pipe);
+	default: return on_pair_message(m, s, msg);
+	}
 }
 
 void
-meet_on_lost(struct meet *m, struct slot *s)
+meet_on_serving(struct meet *m, struct slot *s)
 {
-	struct pair *p, *next;
+	struct load *l = pairs_load(m->pairs, s);
 
-	HASH_ITER (hh, m->pairs, p, next)
-		if (p->slot == s)
-			pair_end(m, p, NULL);
+	l->slot = s;
+	l->rest_until_ms = 0;
+	l->want = m->hand.max_pipes < FIRST_PIPES ? m->hand.max_pipes : FIRST_PIPES;
+	hand_pipes(m->pairs, &m->hand, s);
+	hand_waiting(m->pairs);
+}
+
+void
+meet_on_room(struct meet *m, struct slot *s)
+{
+	hand_pipes(m->pairs, &m->hand, s);
+	hand_waiting(m->pairs);
+}
+
+void
+meet_on_lost(struct meet *m, struct slot *s, int status)
+{
+	struct load *l = pairs_load(m->pairs, s);
+	int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+
+	l->slot = NULL;
+	l->want = 0;
+	rescue_pairs(m->pairs, s, sig == SIGSEGV || sig == SIGBUS || sig == SIGABRT || sig == SIGILL || sig == SIGFPE);
+	BUG_ON(l->pairs != 0);
+	hand_waiting(m->pairs);
+}
+
+bool
+meet_has_waiting(const struct meet *m)
+{
+	return !TAILQ_EMPTY(&m->pairs->waiting);
 }
 
 void
 meet_on_tick(struct meet *m)
 {
-	int64_t now = clock_now_ms();
-	struct pair *p;
-
-	TAILQ_FOREACH (p, &m->handing, handing) {
-		if (now - p->since_ms < HANDING_MS)
-			break;
-		slot_doom(p->slot, "no answer to PAIR");
-	}
+	hand_tick(m->pairs, !m->copy_mode && !m->pairs->is_stopping);
 }

@@ -1,11 +1,8 @@
-/* meet.h - who meets whom: what workers report becomes parked sockets and pairs
- *
- *   HANDING --PAIRED--> LIVE --ENDED, worker lost--> DONE
- *      `------------ ENDED, worker lost -------------^
- */
+/* meet.h - who meets whom: what workers report becomes parked sockets and pairs */
 #ifndef HYPER_PROXY_MASTER_MEET_H
 #define HYPER_PROXY_MASTER_MEET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "hyper/base/attr.h"
@@ -14,13 +11,27 @@
 
 struct meet;
 
-/* `sessions` and `quota` are borrowed until meet_free(). max_pairs: per worker. NULL when out of memory; taken. */
-struct meet *meet_new(struct sessions *, struct quota *quota, size_t max_pairs);
+struct meet_conf {
+	unsigned workers;
+	size_t max_pairs; /* per worker */
+	size_t max_pipes; /* per worker */
+	size_t pipe_size;
+	bool copy_mode; /* no pipes, and what is in a worker's buffer cannot be moved */
+};
+
+/* `sessions` and `quota` are borrowed until meet_free(). NULL when out of memory; taken. */
+struct meet *meet_new(struct sessions *, struct quota *quota, const struct meet_conf *);
 void meet_free(struct meet *);
 
 /* slots_ops */
 int meet_on_message(struct meet *, struct slot *, const struct chan_msg *, int *fd, bool lost) ATTR_MUST_USE;
-void meet_on_lost(struct meet *, struct slot *);
+void meet_on_serving(struct meet *, struct slot *);
+void meet_on_room(struct meet *, struct slot *);
+void meet_on_lost(struct meet *, struct slot *, int status);
+bool meet_has_waiting(const struct meet *);
 void meet_on_tick(struct meet *);
+
+/* Nothing new from now on; pairs without a worker end. */
+void meet_stop(struct meet *);
 
 #endif

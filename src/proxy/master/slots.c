@@ -6,7 +6,8 @@
  *     reach our own child.
  *  2. A message outside of its row in `rules` costs the worker its life.
  *  3. A worker that keeps dying is started less and less often: 0.1 s doubling
- *     to 30 s, back to 0.1 s once one lived for LIVED_MS.
+ *     to 30 s, back to 0.1 s once one lived for LIVED_MS. Where pairs wait for a
+ *     worker and there is none, 0.1 s it is.
  *  4. on_lost comes once for each process, after all that it had sent.
  *
  * The heartbeat is judged by our own ticks, not by its age: after the master or
@@ -31,6 +32,8 @@
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 #include "proxy/master/chan.h"
+#include "proxy/master/ledger.h"
+#include "proxy/master/pipes.h"
 #include "proxy/master/spawn.h"
 
 #define BIT(s) (1u << (s))
@@ -76,9 +79,11 @@ struct slot {
 	enum slot_state state;
 	pid_t pid;                        /* 0 in IDLE */
 	struct chan *chan;                /* NULL in IDLE, and once the worker closed it or was wrong */
-	const struct worker_stats *stats; /* NULL in IDLE */
-	uint64_t beat;                    /* last heartbeat seen */
-	unsigned ticks;                   /* since it changed */
+	const struct worker_stats *stats; /* NULL in IDLE, as the next two */
+	struct ledger *ledger;
+	struct pipes *pipes;
+	uint64_t beat;  /* last heartbeat seen */
+	unsigned ticks; /* since it changed */
 	int64_t started_ms;
 	int64_t backoff_ms;
 	struct event *timer; /* IDLE: start; STARTING: READY is late; STOPPING: the end is late */
@@ -141,6 +146,7 @@ on_ready_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
 	slot_enter(s, SLOT_SERVING, "READY");
 	log_info("worker_ready", "worker=%u pid=%d gen=%u ms=%lld", s->no, (int)s->pid, s->gen,
 	    (long long)(clock_now_ms() - s->started_ms));
+	p->ops->on_serving(s, p->arg);
 	for (i = 0; i < p->conf.workers; i++)
 		if (p->slots[i].state != SLOT_SERVING)
 			return 0;
@@ -168,6 +174,9 @@ static const struct rule {
 	{ CHAN_ARRIVED, ALIVE, on_upper_msg },
 	{ CHAN_PAIRED, ALIVE, on_upper_msg },
 	{ CHAN_ENDED, ALIVE, on_upper_msg },
+	{ CHAN_WANT, ALIVE, on_upper_msg },
+	{ CHAN_FREED, ALIVE, on_upper_msg },
+	{ CHAN_MOVED, ALIVE, on_upper_msg },
 };
 
 static int
@@ -202,7 +211,16 @@ on_chan_end(const char *why, void *arg)
 	}
 }
 
-static const struct chan_ops chan_ops = { on_message, on_chan_end };
+static void
+on_chan_room(void *arg)
+{
+	struct slot *s = arg;
+
+	if (s->state == SLOT_SERVING)
+		s->slots->ops->on_room(s, s->slots->arg);
+}
+
+static const struct chan_ops chan_ops = { on_message, on_chan_end, on_chan_room };
 
 /* --- processes --- */
 
@@ -213,14 +231,33 @@ slot_fini(struct slot *s)
 	s->chan = NULL;
 	spawn_stats_free(s->stats);
 	s->stats = NULL;
+	ledger_free(s->ledger);
+	s->ledger = NULL;
+	pipes_free(s->pipes);
+	s->pipes = NULL;
 }
 
-/* Channel, stats page and process; on failure nothing of it is left. */
+static int
+slot_memory(struct slot *s, struct spawn *spawn)
+{
+	int rc = spawn_stats_new(&spawn->stats_fd, &s->stats);
+
+	if (rc == 0)
+		rc = ledger_new(s->slots->conf.n_pipes, s->slots->conf.n_seats, &spawn->ledger_fd, &s->ledger);
+	if (rc < 0)
+		return rc;
+	s->pipes = pipes_new(s->slots->conf.n_pipes);
+	return s->pipes ? 0 : -ENOMEM;
+}
+
+/* Channel, shared memory and process; on failure nothing of it is left. */
 static int
 slot_spawn(struct slot *s)
 {
 	struct slots *p = s->slots;
-	struct spawn spawn = { .slot = s->no, .gen = s->gen + 1, .table_fd = p->conf.table_fd, .stats_fd = -1 };
+	struct spawn spawn = {
+		.slot = s->no, .gen = s->gen + 1, .table_fd = p->conf.table_fd, .stats_fd = -1, .ledger_fd = -1
+	};
 	int pair[2] = { -1, -1 }, rc;
 	pid_t pid;
 
@@ -229,10 +266,11 @@ slot_spawn(struct slot *s)
 		return -errno;
 	spawn.channel_fd = pair[1];
 	s->chan = chan_new(p->base, pair[0], &chan_ops, s);
-	rc = s->chan ? spawn_stats_new(&spawn.stats_fd, &s->stats) : -ENOMEM;
+	rc = s->chan ? slot_memory(s, &spawn) : -ENOMEM;
 	if (rc == 0)
 		rc = spawn_worker(&spawn, &pid);
 	fd_close(&spawn.stats_fd);
+	fd_close(&spawn.ledger_fd);
 	fd_close(&pair[1]);
 	if (rc < 0) {
 		slot_fini(s);
@@ -241,6 +279,21 @@ slot_spawn(struct slot *s)
 	s->gen++;
 	s->pid = pid;
 	return 0;
+}
+
+/* A start after a while that grows; soon, when somebody waits for a worker and no slot has or gets one. */
+static void
+slot_start_later(struct slot *s)
+{
+	const struct slots *p = s->slots;
+	bool is_urgent = p->ops->is_awaited(p->arg);
+	unsigned i;
+
+	for (i = 0; i < p->conf.workers; i++)
+		if (p->slots[i].state == SLOT_STARTING || p->slots[i].state == SLOT_SERVING)
+			is_urgent = false;
+	slot_arm(s, is_urgent ? BACKOFF_MIN_MS : s->backoff_ms);
+	s->backoff_ms = s->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : s->backoff_ms * 2;
 }
 
 static void
@@ -252,8 +305,7 @@ slot_start(struct slot *s)
 	if (rc < 0) {
 		log_error("worker_not_started", "worker=%u err=\"%s\" retry_ms=%lld", s->no, strerror(-rc),
 		    (long long)s->backoff_ms);
-		slot_arm(s, s->backoff_ms);
-		s->backoff_ms = s->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : s->backoff_ms * 2;
+		slot_start_later(s);
 		return;
 	}
 	s->started_ms = clock_now_ms();
@@ -301,10 +353,10 @@ slot_reaped(struct slot *s, int status)
 
 	if (s->chan)
 		chan_drain(s->chan);
-	p->ops->on_lost(s, p->arg);
 	log_line(p->is_stopping ? LOG_LVL_INFO : LOG_LVL_WARN, "worker_exited", "worker=%u pid=%d gen=%u %s=%d ms=%lld",
 	    s->no, (int)s->pid, s->gen, WIFSIGNALED(status) ? "signal" : "status",
 	    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), (long long)lived);
+	p->ops->on_lost(s, status, p->arg);
 	s->pid = 0;
 	slot_fini(s);
 	slot_enter(s, SLOT_IDLE, "exited");
@@ -312,8 +364,7 @@ slot_reaped(struct slot *s, int status)
 		return;
 	if (lived >= LIVED_MS)
 		s->backoff_ms = BACKOFF_MIN_MS;
-	slot_arm(s, s->backoff_ms);
-	s->backoff_ms = s->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : s->backoff_ms * 2;
+	slot_start_later(s);
 }
 
 void
@@ -507,5 +558,23 @@ slot_is_ending(const struct slot *s)
 bool
 slot_is_gone(const struct slot *s)
 {
-	return !s->chan || chan_is_hung_up(s->chan);
+	return s->state == SLOT_DOOMED || !s->chan || chan_is_dead(s->chan);
+}
+
+size_t
+slot_room(const struct slot *s)
+{
+	return s->state == SLOT_SERVING && s->chan ? chan_room(s->chan) : 0;
+}
+
+const struct ledger *
+slot_ledger(const struct slot *s)
+{
+	return s->ledger;
+}
+
+struct pipes *
+slot_pipes(struct slot *s)
+{
+	return s->pipes;
 }

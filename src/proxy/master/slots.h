@@ -17,6 +17,8 @@
 #include "hyper/wire/chanmsg.h"
 
 struct event_base;
+struct ledger;
+struct pipes;
 struct slots;
 struct slot;
 
@@ -25,14 +27,22 @@ struct slots_conf {
 	int table_fd;                      /* borrowed until slots_free() */
 	const struct listeners *listeners; /* borrowed until slots_free() or slots_stop() */
 	struct chan_settings settings;
+	uint32_t n_pipes, n_seats; /* of each worker's ledger */
 };
 
 struct slots_ops {
-	/* ARRIVED, PAIRED or ENDED. *fd as in chan_ops. 0, or -EPROTO: this worker
-	 * is wrong and gets killed. */
+	/* All but READY. *fd as in chan_ops. 0, or -EPROTO: this worker is wrong
+	 * and gets killed. */
 	int (*on_message)(struct slot *, const struct chan_msg *, int *fd, bool lost, void *arg);
-	/* The process is gone, everything it had sent was delivered before. */
-	void (*on_lost)(struct slot *, void *arg);
+	/* It said READY. */
+	void (*on_serving)(struct slot *, void *arg);
+	/* slot_room() had become scarce and is there again. */
+	void (*on_room)(struct slot *, void *arg);
+	/* The process is gone, everything it had sent was delivered before. Its ledger and pipes go after this.
+	 * `status` of waitpid(). */
+	void (*on_lost)(struct slot *, int status, void *arg);
+	/* Does somebody wait for a worker? Then no back-off is long. */
+	bool (*is_awaited)(void *arg);
 	/* Once: every slot serves. */
 	void (*on_ready)(void *arg);
 	/* Once, after slots_stop(): the last process is gone. */
@@ -70,8 +80,15 @@ bool slot_has_queued(const struct slot *, int pass_fd);
 /* Is it told to stop or worse? Then it must not get anything new. */
 bool slot_is_ending(const struct slot *);
 
-/* Has it closed its channel, by dying most likely? We may still be reading what it had sent. */
+/* Is it known to be dead, or as good as dead? We may still be reading what it had sent. */
 bool slot_is_gone(const struct slot *);
+
+/* Messages that may be posted now without being answers; 0 when it is gone. */
+size_t slot_room(const struct slot *);
+
+/* Of its process, which lives or was just lost; never NULL in a callback. */
+const struct ledger *slot_ledger(const struct slot *);
+struct pipes *slot_pipes(struct slot *);
 
 /* This worker is wrong or does not answer: SIGKILL. */
 void slot_doom(struct slot *, const char *why);

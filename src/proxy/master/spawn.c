@@ -102,6 +102,7 @@ spawn_worker(const struct spawn *s, pid_t *ret_pid)
 	src[n++] = s->channel_fd;
 	src[n++] = s->table_fd;
 	src[n++] = s->stats_fd;
+	src[n++] = s->ledger_fd;
 	for (i = 0; i < s->listeners->n; i++)
 		src[n++] = s->listeners->fd[i];
 	/* No signal in the child before its handlers are gone: libevent's would

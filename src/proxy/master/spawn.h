@@ -15,6 +15,7 @@ struct spawn {
 	int channel_fd;
 	int table_fd;
 	int stats_fd;
+	int ledger_fd;
 	const struct listeners *listeners;
 };
 

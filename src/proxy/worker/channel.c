@@ -30,6 +30,27 @@
 #define LAST_FLUSH_MS  1000
 #define TIMEOUT_MAX_MS 86400000 /* keeps sums of times from overflowing */
 
+static void
+ready_make(struct worker *w, struct out *o, struct chan_msg *ret, int *ret_fd)
+{
+	(void)w;
+	(void)o;
+	(void)ret_fd;
+	ret->type = CHAN_READY;
+	ret->pid = (uint32_t)getpid();
+}
+
+static void
+drained_make(struct worker *w, struct out *o, struct chan_msg *ret, int *ret_fd)
+{
+	(void)w;
+	(void)o;
+	(void)ret_fd;
+	ret->type = CHAN_DRAINED;
+}
+
+static const struct out_kind ready_kind = { ready_make, NULL }, drained_kind = { drained_make, NULL };
+
 int
 channel_init(struct worker *w)
 {
@@ -38,33 +59,35 @@ channel_init(struct worker *w)
 	w->reserve_fd = fcntl(w->epoll_fd, F_DUPFD_CLOEXEC, 0);
 	if (w->reserve_fd < 0)
 		return -errno;
-	w->ready.fd = w->drained.fd = -1;
-	w->ready.msg = (struct chan_msg){ .type = CHAN_READY, .pid = (uint32_t)getpid() };
-	w->drained.msg = (struct chan_msg){ .type = CHAN_DRAINED };
-	channel_put(w, &w->ready);
+	w->ready_out.kind = &ready_kind;
+	w->drained_out.kind = &drained_kind;
+	channel_put(w, &w->ready_out);
 	return worker_watch(w, w->chan_fd, EPOLLIN, &w->chan_item);
 }
 
 /* --- to the master --------------------------------------------------------- */
 
+/* Its first message was sent, or nobody will ever read it. Who has more to say keeps his place. */
 static void
-out_done(struct worker *w, struct out *o)
+out_sent(struct worker *w, struct out *o)
 {
 	TAILQ_REMOVE(&w->outbox, o, link);
 	o->queued = false;
-	if (o->done)
-		o->done(o);
+	if (!o->kind->sent || !o->kind->sent(w, o))
+		return;
+	o->queued = true;
+	TAILQ_INSERT_HEAD(&w->outbox, o, link);
 }
 
 void
 channel_put(struct worker *w, struct out *o)
 {
-	BUG_ON(o->queued);
-	o->msg.gen = w->gen;
+	if (o->queued)
+		return;
 	o->queued = true;
 	TAILQ_INSERT_TAIL(&w->outbox, o, link);
-	if (w->chan_fd < 0)
-		out_done(w, o);
+	while (w->chan_fd < 0 && !TAILQ_EMPTY(&w->outbox))
+		out_sent(w, TAILQ_FIRST(&w->outbox));
 }
 
 void
@@ -84,30 +107,48 @@ channel_lost(struct worker *w, const char *why)
 	worker_unwatch(w, w->chan_fd);
 	fd_close(&w->chan_fd);
 	while ((o = TAILQ_FIRST(&w->outbox)))
-		out_done(w, o);
+		out_sent(w, o);
 	if (w->state == WRK_DONE)
 		return;
 	log_warn("master_gone", "why=%s pairs=%zu", why, w->n_pairs);
 	/* First of all: while somebody holds the listeners no new master can bind. */
 	worker_close_listeners(w);
 	worker_enter(w, WRK_ORPHANED, why);
+	if (w->relay)
+		relay_orphan(w->relay);
 	conns_drop_all(w, END_STOPPED);
+}
+
+/* 0 or -errno of the send. */
+static int
+send_first(struct worker *w, struct out *o)
+{
+	struct chan_msg msg = { .gen = w->gen };
+	uint8_t buf[CHAN_MSG_MAX];
+	int len, err, fd = -1;
+
+	o->kind->make(w, o, &msg, &fd);
+	len = chan_pack(&msg, buf);
+	BUG_ON(len < 0);
+	err = fd_send(w->chan_fd, buf, (size_t)len, fd);
+	if (msg.type == CHAN_ARRIVED) { /* the token */
+		explicit_bzero(buf, sizeof(buf));
+		explicit_bzero(msg.token, sizeof(msg.token));
+	}
+	return err;
 }
 
 void
 channel_flush(struct worker *w)
 {
 	static struct log_limit limit;
-	uint8_t buf[CHAN_MSG_MAX];
 	struct out *o;
-	int len, err;
+	int err;
 
 	if (w->now_ms < w->send_after_ms)
 		return;
 	while ((o = TAILQ_FIRST(&w->outbox))) {
-		len = chan_pack(&o->msg, buf);
-		BUG_ON(len < 0);
-		err = fd_send(w->chan_fd, buf, (size_t)len, o->fd);
+		err = send_first(w, o);
 		if (err == -EAGAIN || err == -EMFILE || err == -ENFILE || err == -ETOOMANYREFS || err == -ENOBUFS ||
 		    err == -ENOMEM) {
 			log_limited(&limit, LOG_LVL_DEBUG, "channel", "what=send err=\"%s\"", strerror(-err));
@@ -118,7 +159,7 @@ channel_flush(struct worker *w)
 			channel_lost(w, "send");
 			return;
 		}
-		out_done(w, o);
+		out_sent(w, o);
 	}
 }
 
@@ -154,14 +195,17 @@ channel_next_ms(const struct worker *w)
 /* --- from the master ------------------------------------------------------- */
 
 static int
-on_settings(struct worker *w, const struct chan_msg *m, int *fd)
+on_settings(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 {
 	struct relay_conf conf = {
 		.epoll_fd = w->epoll_fd,
 		.pipe_size = m->settings.pipe_size,
 		.max_pipes = WORKER_IDLE_PIPES,
 		.copy_mode = m->settings.copy_mode,
-		.makes_pipes = true,
+		.ledger = lent_ledger(w),
+		.holds_seats = true,
+		.on_want = lent_on_want,
+		.on_pipe_gone = lent_on_pipe_gone,
 	};
 	const uint64_t limits[RATES_WINDOWS] = {
 		[RATES_SECOND] = m->settings.per_second,
@@ -171,6 +215,7 @@ on_settings(struct worker *w, const struct chan_msg *m, int *fd)
 	char name[32];
 
 	(void)fd;
+	(void)lost;
 	w->settings = m->settings;
 	if (w->settings.accept_timeout_ms > TIMEOUT_MAX_MS)
 		w->settings.accept_timeout_ms = TIMEOUT_MAX_MS;
@@ -190,54 +235,103 @@ on_settings(struct worker *w, const struct chan_msg *m, int *fd)
 }
 
 static int
-on_parked(struct worker *w, const struct chan_msg *m, int *fd)
+on_parked(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 {
 	(void)fd;
+	(void)lost;
 	conn_on_parked(w, m->conn);
 	return 0;
 }
 
 static int
-on_pair(struct worker *w, const struct chan_msg *m, int *fd)
+on_pair(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 {
 	int first_fd = *fd;
 
+	(void)lost;
 	*fd = -1;
 	return pairs_join(w, m, first_fd);
 }
 
 static int
-on_refused(struct worker *w, const struct chan_msg *m, int *fd)
+on_refused(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 {
 	(void)fd;
+	(void)lost;
 	conn_on_refused(w, m->conn, m->reason);
 	return 0;
 }
 
 static int
-on_drain(struct worker *w, const struct chan_msg *m, int *fd)
+on_drain(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 {
 	(void)m;
 	(void)fd;
+	(void)lost;
 	worker_close_listeners(w);
 	worker_enter(w, WRK_DRAINING, "drain");
 	return 0;
 }
 
 static int
-on_stop(struct worker *w, const struct chan_msg *m, int *fd)
+on_stop(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 {
 	(void)m;
 	(void)fd;
+	(void)lost;
 	worker_enter(w, WRK_DONE, "stop");
 	return 0;
+}
+
+static int
+on_pipe(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
+{
+	int pipe_fd = *fd;
+
+	*fd = -1;
+	return lent_on_pipe(w, m->pipe, pipe_fd, lost);
+}
+
+static int
+on_nopipe(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
+{
+	(void)m;
+	(void)fd;
+	(void)lost;
+	lent_on_nopipe(w);
+	return 0;
+}
+
+static int
+on_adopt(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
+{
+	int part_fd = *fd;
+
+	*fd = -1;
+	return pairs_adopt(w, m, part_fd, lost);
+}
+
+static int
+on_resume(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
+{
+	(void)fd;
+	(void)lost;
+	return pairs_resume(w, m);
+}
+
+static int
+on_move(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
+{
+	(void)fd;
+	(void)lost;
+	return pairs_move(w, m);
 }
 
 /* What may come when (docs/ipc.md has the same table). */
 static const struct chan_rule {
 	enum chan_type type;
 	unsigned in; /* states of the worker */
-	int (*serve)(struct worker *, const struct chan_msg *, int *fd);
+	int (*serve)(struct worker *, const struct chan_msg *, int *fd, bool lost);
 } rules[] = {
 	{ CHAN_SETTINGS, WRK_BIT(WRK_STARTING) | WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED),
 	    on_settings },
@@ -247,6 +341,11 @@ static const struct chan_rule {
 	{ CHAN_DRAIN, WRK_BIT(WRK_STARTING) | WRK_BIT(WRK_SERVING), on_drain },
 	{ CHAN_STOP, WRK_BIT(WRK_STARTING) | WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED),
 	    on_stop },
+	{ CHAN_PIPE, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED), on_pipe },
+	{ CHAN_NOPIPE, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED), on_nopipe },
+	{ CHAN_ADOPT, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING), on_adopt },
+	{ CHAN_RESUME, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING), on_resume },
+	{ CHAN_MOVE, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED), on_move },
 };
 
 /* 0, or -errno: nothing sensible can follow. *fd is closed by the caller unless it was taken. */
@@ -261,7 +360,7 @@ dispatch(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 		return -EPROTO;
 	for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
 		if (rules[i].type == m->type && (rules[i].in & WRK_BIT(w->state)))
-			return rules[i].serve(w, m, fd);
+			return rules[i].serve(w, m, fd, lost);
 	}
 	return -EPROTO;
 }
@@ -344,7 +443,7 @@ channel_fini(struct worker *w)
 	struct out *o;
 
 	while ((o = TAILQ_FIRST(&w->outbox)))
-		out_done(w, o);
+		out_sent(w, o);
 	fd_close(&w->reserve_fd);
 	fd_close(&w->chan_fd);
 }

@@ -12,7 +12,8 @@
  *     close.
  *  4. We keep our copy until ARRIVED is answered: a receiver at its descriptor
  *     limit drops what it was sent, and the peer must not see a reset for that.
- *  5. The token itself is wiped once it is hashed. Logs name the session.
+ *  5. The token itself is kept until the master has been told, who must be shown that we have it, and wiped then.
+ *     Logs name the session.
  *  6. Who is GONE is freed at the start of the next turn: events of the same
  *     batch may still name it.
  *  7. A turn of the loop does a bounded amount of work: so many are accepted, so
@@ -191,6 +192,36 @@ conn_refuse(struct worker *w, struct conn *c, enum end_reason reason)
 
 /* --- look-up and hand-off -------------------------------------------------- */
 
+static struct conn *
+conn_of(struct out *o)
+{
+	return (struct conn *)((char *)o - offsetof(struct conn, arrived));
+}
+
+static void
+arrived_make(struct worker *w, struct out *o, struct chan_msg *ret, int *ret_fd)
+{
+	const struct conn *c = conn_of(o);
+
+	(void)w;
+	ret->type = CHAN_ARRIVED;
+	ret->conn = c->id;
+	memcpy(ret->token, c->token.bytes, sizeof(ret->token));
+	*ret_fd = c->fd;
+}
+
+static bool
+arrived_sent(struct worker *w, struct out *o)
+{
+	struct conn *c = conn_of(o);
+
+	(void)w;
+	explicit_bzero(&c->token, sizeof(c->token));
+	return false;
+}
+
+static const struct out_kind arrived_kind = { arrived_make, arrived_sent };
+
 static void
 conn_lookup(struct worker *w, struct conn *c)
 {
@@ -207,9 +238,7 @@ conn_lookup(struct worker *w, struct conn *c)
 	}
 	c->since_ms = w->now_ms;
 	conn_enter(w, c, CONN_WAITING, "found");
-	c->arrived.msg = (struct chan_msg){ .type = CHAN_ARRIVED, .conn = c->id };
-	memcpy(c->arrived.msg.hash, c->hash, sizeof(c->hash));
-	c->arrived.fd = c->fd;
+	c->arrived.kind = &arrived_kind;
 	channel_put(w, &c->arrived);
 	log_info("arrived", "conn=%llu session=%s", (unsigned long long)c->id, c->session);
 }
@@ -227,7 +256,6 @@ conn_on_token(struct worker *w, struct conn *c)
 	set_lowat(c->fd, 1); /* inherited from the listener; whoever reads on must be woken by one byte */
 	token_hash(&c->token, c->hash);
 	token_session(&c->token, c->session);
-	explicit_bzero(&c->token, sizeof(c->token));
 	conn_enter(w, c, CONN_LOOKUP, "token");
 	conn_lookup(w, c);
 }

@@ -1,15 +1,26 @@
-/* pairs.c - the pairs of this worker: their names in the log, and exactly one ENDED for each
+/* pairs.c - the pairs of this worker: their names in the log, and exactly one ENDED or MOVED for each
+ *
+ *      PAIR ----------------------> PAIRED ... ENDED
+ *      ADOPT.. RESUME ------------> PAIRED ... ENDED, or MOVED at once: it cannot go on here
+ *      MOVE ----------------------> MOVED, or PAIRED: it stays, bytes of it are in our memory
  *
  * Always true:
- *  1. Every PAIR that came is answered: PAIRED and later ENDED, or ENDED alone
- *     when nothing could be joined.
- *  2. Both messages are part of the pair's struct, so reporting an end never
- *     fails for want of memory. The struct lives until ENDED has left.
+ *  1. Every PAIR and RESUME that came is answered: PAIRED and later ENDED or
+ *     MOVED; or ENDED (PAIR) or MOVED (RESUME) alone when nothing could be joined.
+ *  2. What a pair still has to say is in its struct, so reporting never fails
+ *     for want of memory. The struct lives until its last message has left.
+ *  3. The parts of one pair come in one row: at most one is incomplete.
+ *  4. The seat of a pair that is over or given back stays as it is until the
+ *     master has been told: should we die before, it reads there what to do.
+ *  5. The master holds duplicates of all descriptors of a pair. Closing ours
+ *     says nothing to the peers; shutdown() and connect(AF_UNSPEC) do (src/relay).
  *
  * Not here: bytes (src/relay), why the two may meet (the master's broker).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,17 +32,89 @@
 #include "hyper/base/log.h"
 #include "proxy/worker/worker.h"
 
+#define BIT(n) (1u << (n))
+
+#define NO_SEAT UINT32_MAX
+
+/* What a pair has to say, in this order. */
+enum { SAY_PAIRED, SAY_ENDED, SAY_MOVED, SAY_MAX };
+
 struct pair {
 	uint64_t id;
+	struct out out;
 	char session[SESSION_ID_MAX];
-	struct out paired, ended;
+	uint8_t says;   /* bits of SAY_* */
+	uint8_t reason; /* of ENDED */
+	uint32_t seat;  /* kept as it is until the master has been told; NO_SEAT */
+	uint64_t bytes_ab, bytes_ba;
+	union {
+		int64_t ms; /* of ENDED */
+		struct {
+			uint32_t flags, pipe[2];
+		} moved;
+	};
 	UT_hash_handle hh;
 };
+_Static_assert(END_REASON_MAX <= UINT8_MAX, "struct pair");
+_Static_assert(sizeof(struct pair) <= 160, "an idle pair is cheap");
+
+static struct pair *
+pair_of(struct out *o)
+{
+	return (struct pair *)((char *)o - offsetof(struct pair, out));
+}
 
 static void
-ended_done(struct out *o)
+pair_make(struct worker *w, struct out *o, struct chan_msg *ret, int *ret_fd)
 {
-	free((char *)o - offsetof(struct pair, ended));
+	const struct pair *p = pair_of(o);
+
+	(void)w;
+	(void)ret_fd;
+	ret->pair = p->id;
+	ret->bytes_ab = p->bytes_ab;
+	ret->bytes_ba = p->bytes_ba;
+	if (p->says & BIT(SAY_PAIRED)) {
+		ret->type = CHAN_PAIRED;
+	} else if (p->says & BIT(SAY_ENDED)) {
+		ret->type = CHAN_ENDED;
+		ret->reason = (enum end_reason)p->reason;
+		ret->ms = (uint64_t)p->ms;
+	} else {
+		ret->type = CHAN_MOVED;
+		ret->flags = p->moved.flags;
+		ret->pipe_ab = p->moved.pipe[0];
+		ret->pipe_ba = p->moved.pipe[1];
+	}
+}
+
+static bool
+pair_sent(struct worker *w, struct out *o)
+{
+	struct pair *p = pair_of(o);
+	uint8_t first = p->says & (uint8_t)-p->says;
+
+	p->says &= (uint8_t)~first;
+	if (p->says)
+		return true;
+	if (first == BIT(SAY_PAIRED))
+		return false;
+	if (p->seat != NO_SEAT && w->relay)
+		relay_seat_done(w->relay, p->seat);
+	if (w->spare)
+		free(p);
+	else
+		w->spare = p;
+	return false;
+}
+
+static const struct out_kind pair_kind = { pair_make, pair_sent };
+
+static void
+pair_say(struct worker *w, struct pair *p, unsigned what)
+{
+	p->says |= (uint8_t)BIT(what);
+	channel_put(w, &p->out);
 }
 
 /* The last thing that happens to a pair; it is in w->pairs no more. */
@@ -40,114 +123,280 @@ pair_report(struct worker *w, struct pair *p, const struct relay_end *end)
 {
 	log_info("ended", "pair=%" PRIu64 " session=%s reason=%s bytes_ab=%" PRIu64 " bytes_ba=%" PRIu64 " ms=%" PRId64,
 	    p->id, p->session, end_reason_word(end->reason), end->bytes_ab, end->bytes_ba, end->ms);
-	p->ended.fd = -1;
-	p->ended.done = ended_done;
-	p->ended.msg = (struct chan_msg){
-		.type = CHAN_ENDED,
-		.pair = p->id,
-		.reason = end->reason,
-		.bytes_ab = end->bytes_ab,
-		.bytes_ba = end->bytes_ba,
-		.ms = (uint64_t)end->ms,
-	};
-	channel_put(w, &p->ended);
+	p->reason = (uint8_t)end->reason;
+	p->bytes_ab = end->bytes_ab;
+	p->bytes_ba = end->bytes_ba;
+	p->ms = end->ms;
+	pair_say(w, p, SAY_ENDED);
+}
+
+/* Likewise: it is the master's again. The numbers of its pipes are those of this worker. */
+static void
+pair_give_back(struct worker *w, struct pair *p, const struct relay_bundle *b, const char *why)
+{
+	log_info("moved", "pair=%" PRIu64 " session=%s why=\"%s\"", p->id, p->session, why);
+	p->bytes_ab = b->bytes_ab;
+	p->bytes_ba = b->bytes_ba;
+	p->moved.flags = b->flags;
+	for (int i = 0; i < 2; i++)
+		p->moved.pipe[i] = b->pipe[i].fd < 0 ? CHAN_NO_PIPE : b->pipe[i].no;
+	pair_say(w, p, SAY_MOVED);
+}
+
+static struct pair *
+pair_find(struct worker *w, uint64_t id)
+{
+	struct pair *p;
+
+	HASH_FIND(hh, w->pairs, &id, sizeof(id), p);
+	return p;
+}
+
+static void
+pair_remove(struct worker *w, struct pair *p)
+{
+	HASH_DEL(w->pairs, p);
+	w->n_pairs--;
 }
 
 void
 pairs_on_end(const struct relay_end *end, void *arg)
 {
 	struct worker *w = arg;
-	struct pair *p;
+	struct pair *p = pair_find(w, end->id);
 
-	HASH_FIND(hh, w->pairs, &end->id, sizeof(end->id), p);
 	BUG_ON(!p);
-	HASH_DEL(w->pairs, p);
-	w->n_pairs--;
+	pair_remove(w, p);
+	p->seat = end->seat;
 	pair_report(w, p, end);
 }
 
-/* Nothing could be joined. Frees both descriptors. */
-static void
-pair_fail(struct worker *w, struct pair *p, int *a_fd, int *b_fd, enum end_reason reason)
+int
+pairs_init(struct worker *w)
 {
-	struct relay_end end = { .id = p->id, .reason = reason };
-
-	fd_close(a_fd);
-	fd_close(b_fd);
-	pair_report(w, p, &end);
+	w->spare = calloc(1, sizeof(*w->spare));
+	return w->spare ? 0 : -ENOMEM;
 }
 
+/* Even without memory there is one, to answer with, and *ret_poor says so. NULL when that one is in use as well. */
 static struct pair *
-pair_new(const struct chan_msg *msg)
+pair_new(struct worker *w, const struct chan_msg *msg, bool *ret_poor)
 {
 	struct pair *p = calloc(1, sizeof(*p));
 
+	*ret_poor = !p;
+	if (!p) {
+		p = w->spare;
+		w->spare = NULL;
+	}
 	if (!p)
 		return NULL;
+	memset(p, 0, sizeof(*p));
 	p->id = msg->pair;
+	p->seat = NO_SEAT;
+	p->out.kind = &pair_kind;
 	memcpy(p->session, msg->session, sizeof(p->session));
 	p->session[sizeof(p->session) - 1] = '\0';
-	p->paired.fd = -1;
-	p->paired.msg = (struct chan_msg){ .type = CHAN_PAIRED, .pair = msg->pair };
 	return p;
 }
 
 static bool
 pair_add(struct worker *w, struct pair *p)
 {
-	size_t before = HASH_COUNT(w->pairs);
-
 	HASH_ADD(hh, w->pairs, id, sizeof(p->id), p);
-	return HASH_COUNT(w->pairs) > before; /* uthash leaves it out when there is no memory */
+	if (!p->hh.tbl) /* uthash leaves it out when there is no memory */
+		return false;
+	w->n_pairs++;
+	return true;
 }
 
-/* Even without memory PAIR is answered; once at a time, which is often enough. */
-static int
-pair_without_memory(struct worker *w, const struct chan_msg *msg)
+static void
+pair_begins(struct worker *w, struct pair *p)
 {
-	if (w->no_pair.queued)
-		return -ENOMEM;
-	log_warn("pair", "pair=%" PRIu64 " session=%s err=\"out of memory\"", msg->pair, msg->session);
-	w->no_pair.fd = -1;
-	w->no_pair.msg = (struct chan_msg){ .type = CHAN_ENDED, .pair = msg->pair, .reason = END_INTERNAL };
-	channel_put(w, &w->no_pair);
-	return 0;
+	w->pairs_total++;
+	pair_say(w, p, SAY_PAIRED);
+}
+
+/* --- two that meet --------------------------------------------------------- */
+
+/* O_NONBLOCK belongs to the socket and was set when a worker accepted it; a sibling that lies must not stop us. */
+static int
+be_nonblock(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0)
+		return -errno;
+	return flags & O_NONBLOCK ? 0 : fd_set_nonblock(fd);
+}
+
+/* 0, or why they cannot be joined. Both descriptors are given when it is 0 or END_INTERNAL. */
+static int
+pair_join(struct worker *w, struct pair *p, int *second_fd, int *first_fd, enum end_reason *ret_reason)
+{
+	int err;
+
+	*ret_reason = *second_fd < 0 ? END_DEADLINE : END_BUSY;
+	if (*second_fd < 0 || *first_fd < 0) /* the answer came after WORKER_ANSWER_MS, or without its descriptor */
+		return -ENOTCONN;
+	*ret_reason = END_INTERNAL;
+	err = be_nonblock(*first_fd);
+	if (err == 0 && !pair_add(w, p))
+		err = -ENOMEM;
+	if (err < 0)
+		return err;
+	err = relay_pair_new(w->relay, p->id, *second_fd, *first_fd);
+	*second_fd = *first_fd = -1;
+	if (err < 0)
+		pair_remove(w, p);
+	return err;
 }
 
 int
 pairs_join(struct worker *w, const struct chan_msg *msg, int first_fd)
 {
-	int second_fd = conn_take(w, msg->conn), err;
-	struct pair *p;
+	int second_fd = conn_take(w, msg->conn), err = 0;
+	struct relay_end end = { .id = msg->pair, .reason = END_INTERNAL };
+	bool is_known = pair_find(w, msg->pair), poor = false;
+	struct pair *p = is_known ? NULL : pair_new(w, msg, &poor);
 
-	HASH_FIND(hh, w->pairs, &msg->pair, sizeof(msg->pair), p);
-	if (p || !(p = pair_new(msg))) {
+	if (p)
+		err = poor ? -ENOMEM : pair_join(w, p, &second_fd, &first_fd, &end.reason);
+	if (!p || err < 0) {
 		fd_close(&first_fd);
 		fd_close(&second_fd);
-		return p ? -EPROTO : pair_without_memory(w, msg);
 	}
-	if (second_fd < 0 || first_fd < 0) {
-		/* The answer came after WORKER_ANSWER_MS, or without its descriptor. */
-		pair_fail(w, p, &second_fd, &first_fd, second_fd < 0 ? END_DEADLINE : END_BUSY);
-		return 0;
-	}
-	if (fd_set_nonblock(first_fd) < 0 || !pair_add(w, p)) {
-		pair_fail(w, p, &second_fd, &first_fd, END_INTERNAL);
-		return 0;
-	}
-	err = relay_pair_new(w->relay, p->id, second_fd, first_fd);
+	if (!p)
+		return is_known ? -EPROTO : -ENOMEM;
 	if (err < 0) {
-		second_fd = first_fd = -1;
-		HASH_DEL(w->pairs, p);
-		log_warn("pair", "pair=%" PRIu64 " err=\"%s\"", p->id, strerror(-err));
-		pair_fail(w, p, &second_fd, &first_fd, END_INTERNAL);
+		if (err != -ENOTCONN)
+			log_warn("pair", "pair=%" PRIu64 " err=\"%s\"", p->id, strerror(-err));
+		pair_report(w, p, &end);
 		return 0;
 	}
-	w->n_pairs++;
-	w->pairs_total++;
-	channel_put(w, &p->paired);
+	pair_begins(w, p);
 	log_info(
 	    "paired", "pair=%" PRIu64 " conn=%" PRIu64 " session=%s worker=%u", p->id, msg->conn, p->session, w->slot);
+	return 0;
+}
+
+/* --- one that goes on here ------------------------------------------------- */
+
+static void
+adopting_begin(struct worker *w, uint64_t id)
+{
+	w->adopting = (struct relay_bundle){ .id = id, .fd = { -1, -1 }, .pipe = { { .fd = -1 }, { .fd = -1 } } };
+	w->adopting_has = 0;
+	w->adopting_lost = false;
+}
+
+static void
+adopting_close(struct worker *w)
+{
+	for (int i = 0; i < 2 && w->adopting.id; i++) {
+		fd_close(&w->adopting.fd[i]);
+		fd_close(&w->adopting.pipe[i].fd);
+	}
+	w->adopting.id = 0;
+}
+
+int
+pairs_adopt(struct worker *w, const struct chan_msg *msg, int fd, bool lost)
+{
+	struct relay_bundle *b = &w->adopting;
+
+	if (b->id == 0 && !pair_find(w, msg->pair))
+		adopting_begin(w, msg->pair);
+	if (b->id == 0 || b->id != msg->pair || w->adopting_has & BIT(msg->part)) {
+		fd_close(&fd);
+		return -EPROTO;
+	}
+	w->adopting_has |= BIT(msg->part);
+	w->adopting_lost |= lost;
+	if (msg->part == CHAN_PART_SOCKET_A || msg->part == CHAN_PART_SOCKET_B) {
+		b->fd[msg->part == CHAN_PART_SOCKET_B] = fd;
+	} else {
+		b->pipe[msg->part == CHAN_PART_PIPE_BA].no = msg->pipe;
+		b->pipe[msg->part == CHAN_PART_PIPE_BA].fd = fd;
+	}
+	return 0;
+}
+
+/* 0 or -errno; the parts are given in any case. */
+static int
+pair_adopt(struct worker *w, struct pair *p)
+{
+	int err = w->adopting_lost ? -EMFILE : 0;
+
+	if (err == 0)
+		err = be_nonblock(w->adopting.fd[0]);
+	if (err == 0)
+		err = be_nonblock(w->adopting.fd[1]);
+	if (err == 0 && !pair_add(w, p))
+		err = -ENOMEM;
+	if (err < 0)
+		return err;
+	err = relay_pair_adopt(w->relay, &w->adopting);
+	w->adopting.id = 0;
+	if (err < 0)
+		pair_remove(w, p);
+	return err;
+}
+
+int
+pairs_resume(struct worker *w, const struct chan_msg *msg)
+{
+	const unsigned sockets = BIT(CHAN_PART_SOCKET_A) | BIT(CHAN_PART_SOCKET_B);
+	struct relay_bundle *b = &w->adopting, before;
+	struct pair *p;
+	bool poor;
+	int err;
+
+	if (b->id == 0 || b->id != msg->pair || (w->adopting_has & sockets) != sockets)
+		return -EPROTO;
+	p = pair_new(w, msg, &poor);
+	if (!p)
+		return -ENOMEM;
+	b->flags = msg->flags;
+	b->bytes_ab = msg->bytes_ab;
+	b->bytes_ba = msg->bytes_ba;
+	b->suspect = msg->suspect;
+	before = *b; /* whose descriptors are not ours any more: what is given back are numbers */
+	for (int i = 0; i < 2; i++)
+		before.pipe[i].fd = w->adopting_has & BIT(CHAN_PART_PIPE_AB + i) ? 0 : -1;
+	err = poor ? -ENOMEM : pair_adopt(w, p);
+	adopting_close(w);
+	if (err < 0) {
+		log_warn("pair", "pair=%" PRIu64 " what=adopt err=\"%s\"", p->id, strerror(-err));
+		pair_give_back(w, p, &before, "not possible here");
+		return 0;
+	}
+	pair_begins(w, p);
+	log_info("resumed", "pair=%" PRIu64 " session=%s worker=%u flags=%x bytes_ab=%" PRIu64 " bytes_ba=%" PRIu64,
+	    p->id, p->session, w->slot, msg->flags, msg->bytes_ab, msg->bytes_ba);
+	return 0;
+}
+
+/* --- and one that leaves --------------------------------------------------- */
+
+int
+pairs_move(struct worker *w, const struct chan_msg *msg)
+{
+	struct pair *p = pair_find(w, msg->pair);
+	struct relay_bundle b;
+	int err;
+
+	if (!p)
+		return 0; /* over already: ENDED is on its way or was read */
+	err = relay_pair_release(w->relay, p->id, &b);
+	if (err < 0) {
+		log_debug("stays", "pair=%" PRIu64 " err=\"%s\"", p->id, strerror(-err));
+		pair_say(w, p, SAY_PAIRED);
+		return 0;
+	}
+	pair_remove(w, p);
+	p->seat = b.seat;
+	pair_give_back(w, p, &b, "asked for");
 	return 0;
 }
 
@@ -155,4 +404,6 @@ void
 pairs_fini(struct worker *w)
 {
 	BUG_ON(w->n_pairs != 0 || w->pairs);
+	adopting_close(w);
+	free(w->spare);
 }

@@ -169,7 +169,7 @@ listeners_init(struct worker *w)
 		if (r < 0)
 			return r;
 		*l = (struct listener){ .item.tag = ITEM_LISTENER, .fd = fd };
-		/* Inherited by what is accepted: one wake-up, at byte 32. Only an optimisation. */
+		/* Inherited by what is accepted: one wake-up, at byte 32; and what every pair wants. Only optimisations. */
 		(void)!setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &lowat, sizeof(lowat));
 	}
 	return w->n_listeners > 0 ? 0 : -ENOTSOCK;
@@ -281,7 +281,7 @@ worker_init(struct worker *w, const char **ret_what)
 	w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (w->epoll_fd < 0)
 		return -errno;
-	*ret_what = "listeners (6 to 13)";
+	*ret_what = "listeners (7 to 14)";
 	r = listeners_init(w);
 	if (r < 0)
 		return r;
@@ -292,6 +292,12 @@ worker_init(struct worker *w, const char **ret_what)
 	close_range(WORKER_FD_TABLE, WORKER_FD_TABLE, 0);
 	*ret_what = "stats page (5)";
 	r = stats_init(w);
+	if (r < 0)
+		return r;
+	*ret_what = "ledger (6)";
+	r = lent_init(w);
+	if (r == 0)
+		r = pairs_init(w);
 	if (r < 0)
 		return r;
 	*ret_what = "channel (3)";
@@ -317,9 +323,11 @@ worker_fini(struct worker *w)
 		munmap(w->stats, sizeof(*w->stats));
 	}
 	relay_free(w->relay);
-	pairs_fini(w);
+	w->relay = NULL;
 	conns_fini(w);
-	channel_fini(w);
+	channel_fini(w); /* what has not been said is freed by this */
+	pairs_fini(w);
+	lent_fini(w);
 	worker_close_listeners(w);
 	toktab_free(w->table);
 	fd_close(&w->epoll_fd);
@@ -338,6 +346,8 @@ wait_ms(const struct worker *w, bool busy)
 	t = conns_next_ms(w);
 	next = t < next ? t : next;
 	t = channel_next_ms(w);
+	next = t < next ? t : next;
+	t = w->relay ? relay_next_ms(w->relay) : INT64_MAX;
 	next = t < next ? t : next;
 	t = w->accept_after_ms;
 	if (t > w->now_ms && t < next)
@@ -367,7 +377,7 @@ state_tick(struct worker *w)
 
 	if (w->state == WRK_DRAINING && idle) {
 		worker_enter(w, WRK_DRAINED, "nothing left");
-		channel_put(w, &w->drained);
+		channel_put(w, &w->drained_out);
 	} else if (w->state == WRK_ORPHANED && idle) {
 		worker_enter(w, WRK_DONE, "last pair ended");
 	}

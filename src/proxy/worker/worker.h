@@ -4,7 +4,8 @@
  *      conns.c     from accept to the answer of the master
  *      rates.c     connections per remote address
  *      sources.c   bad ones, and those without a token, per remote address
- *      pairs.c     joined sockets: names for the log, exactly one ENDED each
+ *      pairs.c     joined sockets: names for the log, exactly one ENDED or MOVED each
+ *      lent.c    shared memory that a successor goes on from; pipes that come and go
  *      channel.c   messages to and from the master
  *
  * Private to src/proxy/worker. One process, one loop, no locks.
@@ -59,15 +60,24 @@ enum worker_state {
 #undef X
 };
 
-/* A message on its way to the master. It is part of what it is about, so that
- * queueing never fails and the queue is bounded by what it speaks of. */
+struct worker;
+struct out;
+
+/* What something has to say to the master, made when it can be sent and not before. */
+struct out_kind {
+	/* The next message, and its descriptor (borrowed) or -1. `*ret` is all zero. */
+	void (*make)(struct worker *, struct out *, struct chan_msg *ret, int *ret_fd);
+	/* That was sent, or there is nobody left to send it to. True: there is more to say. May free `o` when not.
+	 * NULL: nothing to do, nothing more. */
+	bool (*sent)(struct worker *, struct out *);
+};
+
+/* A place in the queue to the master. It is part of what it speaks about, so
+ * that queueing never fails and the queue is bounded. */
 struct out {
 	TAILQ_ENTRY(out) link;
+	const struct out_kind *kind;
 	bool queued;
-	int fd; /* borrowed while queued; -1 none */
-	struct chan_msg msg;
-	/* It was sent, or there is nobody left to send it to. May free `o`. NULL: nothing to do. */
-	void (*done)(struct out *o);
 };
 TAILQ_HEAD(out_list, out);
 
@@ -114,7 +124,18 @@ struct worker {
 	struct pair *pairs; /* by number */
 	size_t n_pairs;
 	uint64_t pairs_total;
-	struct out no_pair; /* ENDED of a pair for whose struct there was no memory */
+	struct pair *spare;           /* for the answer to a pair for whose struct there is no memory */
+	struct relay_bundle adopting; /* parts that have come of the pair that RESUME will name; id 0 none */
+	unsigned adopting_has;        /* bits of enum chan_part */
+	bool adopting_lost;           /* one of them came without its descriptor */
+
+	/* lent.c */
+	struct worker_ledger *ledger;
+	uint32_t n_pipes, n_seats; /* of its head, checked once */
+	uint32_t *freed;           /* numbers of pipes that we closed and have not said so: a ring of n_pipes */
+	uint32_t freed_first, n_freed;
+	size_t want; /* pipes to be asked for */
+	struct out pipes_out;
 
 	/* channel.c */
 	struct item chan_item;
@@ -123,7 +144,7 @@ struct worker {
 	int64_t recv_after_ms; /* not read until then: no descriptor is free */
 	int64_t send_after_ms; /* back-pressure */
 	struct out_list outbox;
-	struct out ready, drained;
+	struct out ready_out, drained_out;
 };
 
 /* worker.c */
@@ -151,16 +172,31 @@ int conn_take(struct worker *, uint64_t conn);
 void conns_drop_all(struct worker *, enum end_reason);
 void conns_fini(struct worker *);
 
-/* pairs.c; the descriptor is given. 0, or -EPROTO when this pair exists already. */
+/* pairs.c; PAIR, ADOPT, RESUME, MOVE. Descriptors are given. 0; -EPROTO: this cannot come now; -ENOMEM. */
+int pairs_init(struct worker *) ATTR_MUST_USE;
 int pairs_join(struct worker *, const struct chan_msg *, int first_fd) ATTR_MUST_USE;
+int pairs_adopt(struct worker *, const struct chan_msg *, int fd, bool lost) ATTR_MUST_USE;
+int pairs_resume(struct worker *, const struct chan_msg *) ATTR_MUST_USE;
+int pairs_move(struct worker *, const struct chan_msg *) ATTR_MUST_USE;
 void pairs_on_end(const struct relay_end *, void *worker);
 void pairs_fini(struct worker *);
+
+/* lent.c */
+int lent_init(struct worker *) ATTR_MUST_USE;
+struct relay_ledger lent_ledger(const struct worker *);
+/* relay_conf */
+void lent_on_want(size_t n, void *worker);
+void lent_on_pipe_gone(uint32_t no, void *worker);
+/* PIPE (the descriptor is given) and NOPIPE. 0 or -EPROTO. */
+int lent_on_pipe(struct worker *, uint32_t no, int fd, bool lost) ATTR_MUST_USE;
+void lent_on_nopipe(struct worker *);
+void lent_fini(struct worker *);
 
 /* channel.c */
 int channel_init(struct worker *) ATTR_MUST_USE;
 /* Reads what is there; -EPROTO: the master is wrong, stop. */
 int channel_on_event(struct worker *) ATTR_MUST_USE;
-/* Queues `o->msg`; its generation is filled in. */
+/* Queues it, or does nothing when it is queued already. */
 void channel_put(struct worker *, struct out *);
 void channel_cancel(struct worker *, struct out *);
 /* Reads again after a pause. */
