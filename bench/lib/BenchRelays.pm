@@ -122,7 +122,7 @@ sub ours {
 	}
 	write_file("$dir/001.cfg", ($opt{log_level} ? qq(log_level = "$opt{log_level}";\n) : '')
 		. qq(public = { name = "public-proxy-1.ga"; internal_bind_address = "127.0.0.1:$port"; internal_endpoint = "127.0.0.1:$port";
-	token_timeout = 600.0; max_tokens_per_operator = 0; max_parked_per_operator = 0; # one operator plays all of them
+	) . ($opt{quotas} ? '' : 'token_timeout = 600.0; max_tokens_per_operator = 0; max_parked_per_operator = 0; # one operator plays all of them') . qq(
 	jsonrpc_server = { bind_address = "127.0.0.1:$rpc"; $tls[0] };
 	jsonrpc_client = { endpoint = "$scheme://localhost:$hyper/jsonrpc"; $tls[1] };
 	) . ($opt{more} // '') . "};\n");
@@ -147,6 +147,7 @@ sub callgrind {
 
 my %make = (
 	'hyper' => sub { ours(@_) },
+	'hyper, quotas' => sub { ours(@_, quotas => 1) },
 	'hyper, 1 worker' => sub { ours(@_, more => 'workers = 1;') },
 	'hyper, copy_mode' => sub { ours(@_, more => 'copy_mode = true;') },
 	'hyper, max_pairs 9500' => sub { ours(@_, more => 'max_pairs = 9500;') },

@@ -7,8 +7,9 @@ use BenchRelays qw(peer);
 use HyperTest qw(read_file run_program);
 use POSIX qw(strftime);
 
-our @EXPORT = qw(cpu_count report_head report_workload report_idle report_calls report_table report_targets);
+our @EXPORT = qw(cpu_count report_head report_workload report_idle report_calls report_table report_attack report_targets);
 
+my $worst_attack;
 my %median; # workload => relay => figure => median over the rounds
 
 sub cpu_count { my $n = () = read_file('/proc/cpuinfo') =~ /^processor\s*:/mg; return $n }
@@ -129,6 +130,20 @@ sub report_table {
 	return;
 }
 
+sub report_attack {
+	my ($names, $got) = @_;
+	keep('attack', $got);
+	my $quiet = $median{attack}{ $names->[0] };
+	print "\n## Pairing of the others under attack\n\n200 pairs a second with requestConnection, default settings; a pair that fails ends the run. The attacker runs at nice 19.\n\n",
+	    head('attack', 'pairs/s', 'p50 us', 'ratio', 'p99 us', 'ratio', 'CPU us/pair, the attack\'s included');
+	for my $who (@$names) {
+		my $m = $median{attack}{$who};
+		$worst_attack = $who if $who ne $names->[0] && (!defined $worst_attack || $m->{p99_us} > $median{attack}{$worst_attack}{p99_us});
+		print row($who, fmt('%.0f', $m->{per_s}), map({ (fmt('%.0f', $m->{$_}), ratio($m->{$_}, $quiet->{$_})) } qw(p50_us p99_us)), fmt('%.0f', $m->{cpu_us_per_pair}));
+	}
+	return;
+}
+
 # --- targets ---
 
 sub of { my ($name, $who, $figure) = @_; return exists $median{$name} && $median{$name}{$who} ? $median{$name}{$who}{$figure} : undef }
@@ -178,6 +193,8 @@ sub report_targets {
 	target('idle pair: bytes of user memory', of('idle', 'hyper', 'memory'), 700, 1, '%.0f', 'absolute');
 	target('idle pair: pipes', of('idle', 'hyper', 'pipes'), 0.01, 1, '%.2f', 'none; a pool of a few for all is fine');
 	target('idle pairs: wake-ups/s', of('idle', 'hyper', 'turns'), 1, 1, '%.1f', '0, and at most 1/s of noise');
+	target("under attack: p99 us ($worst_attack)", of('attack', $worst_attack, 'p99_us'), 2 * of('attack', 'no attack', 'p99_us'), 1, '%.0f', '2 x without one')
+	    if defined $worst_attack;
 	my $ms = sub { my $us = of('calls', $_[0], 'p50_us'); return defined $us ? $us / 1000 : undef };
 	target('pooled call, 1 client: p50 ms', $ms->('pooled, 1 clients'), 1, 1, '%.2f', 'absolute');
 	target('calls, 8 clients: calls/s', of('calls', 'pooled, 8 clients', 'per_s'), 3000, 0, '%.0f', 'absolute');
