@@ -222,6 +222,6 @@ $p = proxy(workers => 1, start => 0, more => 'max_parked = 60000;');
 my ($code, undef, $err) = run_program([ 'sh', '-c', 'ulimit -n 4000; exec "$@"', 'sh', program('proxy'), 'run', 'public' ],
 	env => { PROXY_SETTINGS => $p->{dir} }, timeout => 20);
 is($code, 78, 'more parked than there are descriptors: a start makes no sense') or diag($err);
-like($err, qr/error descriptors limit=4000 needed=62\d+ why=".* \+ 60000 parked \+ .*public\.max_parked"/, 'and the log has the sum');
+like($err, qr/error descriptors limit=4000 needed=62\d+ why=".* \+ 60000 parked \+ .*public\.max_parked /, 'and the log has the sum');
 
 hyper_done();

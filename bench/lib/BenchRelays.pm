@@ -123,7 +123,7 @@ sub ours {
 	write_file("$dir/001.cfg", ($opt{log_level} ? qq(log_level = "$opt{log_level}";\n) : '')
 		. qq(public = { name = "public-proxy-1.ga"; internal_bind_address = "127.0.0.1:$port"; internal_endpoint = "127.0.0.1:$port";
 	) . ($opt{quotas} ? '' : 'token_timeout = 600.0; max_tokens_per_operator = 0; max_parked_per_operator = 0; # one operator plays all of them') . qq(
-	jsonrpc_server = { bind_address = "127.0.0.1:$rpc"; $tls[0] };
+	jsonrpc_server = { bind_address = "127.0.0.1:$rpc"; $tls[0] ) . ($opt{rpc} // '') . qq( };
 	jsonrpc_client = { endpoint = "$scheme://localhost:$hyper/jsonrpc"; $tls[1] };
 	) . ($opt{more} // '') . "};\n");
 	my $d = start('relay-' . ++$n, [ @{ $opt{under} // [] }, program('proxy'), 'run', 'public' ], env => { PROXY_SETTINGS => $dir, %{ $opt{env} // {} } }, ready => 0);
@@ -150,7 +150,7 @@ my %make = (
 	'hyper, quotas' => sub { ours(@_, quotas => 1) },
 	'hyper, 1 worker' => sub { ours(@_, more => 'workers = 1;') },
 	'hyper, copy_mode' => sub { ours(@_, more => 'copy_mode = true;') },
-	'hyper, max_pairs 9500' => sub { ours(@_, more => 'max_pairs = 9500;') },
+	'hyper, max_pairs 9500' => sub { ours(@_, rpc => 'max_connections = 256;', more => 'max_pairs = 9500; max_pipes = 128; max_unauthenticated = 256; max_parked = 256;') },
 	'hyper, mTLS' => sub { ours(@_, tls => 1) },
 	'hyper, log warn' => sub { ours(@_, log_level => 'warn') },
 	'hyper, callgrind' => sub { ours(@_, callgrind()) },
