@@ -25,6 +25,7 @@
 #include "hyper/base/log.h"
 
 #define HEAD_FIELDS   3
+#define ROOM_BYTES    1024
 #define SESSION_CHARS (sizeof(((struct chan_msg *)NULL)->session) - 1)
 
 /* How a field is written: UINT a positive integer, BOOL true or false, BIN32
@@ -364,23 +365,39 @@ read_message(const msgpack_object_array *a, struct chan_msg *ret)
 	return true;
 }
 
+/* msgpack-c unpacks into this, which is taken once: a message that came must not be lost, nor a process ended,
+ * because there is no memory at that moment. A flat array of 15 needs 360 bytes. */
+static msgpack_zone *
+unpack_room(void)
+{
+	static __thread msgpack_zone room;
+	static __thread bool is_there;
+
+	if (is_there)
+		msgpack_zone_clear(&room);
+	else
+		is_there = msgpack_zone_init(&room, ROOM_BYTES);
+	return is_there ? &room : NULL;
+}
+
 int
 chan_unpack(const uint8_t *buf, size_t len, struct chan_msg *ret)
 {
-	msgpack_unpacked got;
 	msgpack_unpack_return end;
+	msgpack_zone *room;
+	msgpack_object got;
 	size_t off = 0;
-	int r = -EPROTO;
 
 	if (!bytes_are_flat(buf, len))
 		return -EPROTO;
-	msgpack_unpacked_init(&got);
-	end = msgpack_unpack_next(&got, (const char *)buf, len, &off);
+	room = unpack_room();
+	if (!room)
+		return -ENOMEM;
+	end = msgpack_unpack((const char *)buf, len, &off, room, &got);
 	if (end == MSGPACK_UNPACK_NOMEM_ERROR)
-		r = -ENOMEM;
-	else if (end == MSGPACK_UNPACK_SUCCESS && off == len && got.data.type == MSGPACK_OBJECT_ARRAY &&
-		 read_message(&got.data.via.array, ret))
-		r = 0;
-	msgpack_unpacked_destroy(&got);
-	return r;
+		return -ENOMEM;
+	if (end != MSGPACK_UNPACK_SUCCESS || off != len || got.type != MSGPACK_OBJECT_ARRAY ||
+	    !read_message(&got.via.array, ret))
+		return -EPROTO;
+	return 0;
 }
