@@ -14,6 +14,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,81 @@ struct daemon {
 	bool is_stopped;
 	int exit_code;
 };
+
+/* --- memory of libevent -------------------------------------------------------- */
+
+/* bufferevent_setwatermark() and bufferevent_socket_new() of libevent 2.1.12 add a callback of 40 bytes and do not
+ * look whether there was memory for it: a null pointer, or a connection that never writes. What is that small comes
+ * out of here when malloc() has nothing. Only the loop's thread uses libevent. */
+#define SPARE_BYTES  64
+#define SPARE_BLOCKS 256
+
+union spare {
+	union spare *next; /* while it is free */
+	char bytes[SPARE_BYTES];
+	max_align_t align;
+};
+
+static union spare spare[SPARE_BLOCKS], *spare_free;
+
+static bool
+is_spare(const void *p)
+{
+	return (uintptr_t)p >= (uintptr_t)spare && (uintptr_t)p < (uintptr_t)(spare + SPARE_BLOCKS);
+}
+
+static void *
+event_malloc(size_t len)
+{
+	void *p = malloc(len);
+
+	if (p || len > SPARE_BYTES || !spare_free)
+		return p;
+	p = spare_free;
+	spare_free = spare_free->next;
+	return p;
+}
+
+static void
+event_mfree(void *p)
+{
+	if (!is_spare(p)) {
+		free(p);
+		return;
+	}
+	((union spare *)p)->next = spare_free;
+	spare_free = p;
+}
+
+static void *
+event_realloc(void *old, size_t len)
+{
+	void *p;
+
+	if (!is_spare(old))
+		return realloc(old, len);
+	p = len > 0 ? malloc(len) : NULL;
+	if (p)
+		memcpy(p, old, len < SPARE_BYTES ? len : SPARE_BYTES);
+	if (p || len == 0)
+		event_mfree(old);
+	return p;
+}
+
+static void
+set_event_memory(void)
+{
+	static bool is_set;
+
+	if (is_set)
+		return;
+	is_set = true;
+	for (size_t i = 0; i < SPARE_BLOCKS; i++)
+		event_mfree(&spare[i]);
+	event_set_mem_functions(event_malloc, event_realloc, event_mfree);
+}
+
+/* --- signals ------------------------------------------------------------------- */
 
 static void
 on_signal(evutil_socket_t signo, short what, void *arg)
@@ -119,6 +195,7 @@ daemon_new(daemon_on_signal cb, void *arg, struct daemon **ret)
 	/* splice() has no MSG_NOSIGNAL */
 	set_sigpipe(SIG_IGN);
 	raise_fd_limit();
+	set_event_memory();
 	d->base = event_base_new();
 	rc = d->base ? arm_signals(d) : -ENOMEM;
 	if (rc < 0) {
