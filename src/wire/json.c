@@ -201,7 +201,8 @@ parse_scanned(const char *text, size_t len, json_t **ret, char err[JSON_ERR_MAX]
 	json_t *value = json_loadb(text, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &e);
 
 	if (value == NULL) {
-		enum json_error_code code = json_error_code(&e);
+		/* where jansson has no memory for a value it fails without a text, as it never does for what it read */
+		enum json_error_code code = e.text[0] != '\0' ? json_error_code(&e) : json_error_out_of_memory;
 
 		say(err, e.line, e.column > 0 ? (size_t)e.column : 1, explain(code));
 		return code == json_error_out_of_memory ? -ENOMEM : -EINVAL;
