@@ -81,16 +81,19 @@ sub steps {
 	return sort { $a <=> $b } keys %n;
 }
 
-# Options: scenario => code that returns 'ok' or why not ('silent...' is never right); settled => code; runs => code: the
+# Options: scenario => code that returns 'ok' or why not ('silent...' is never right); settled => code; before => code that runs while nothing fails; runs => code: the
 # program lives; short => how many n (20); times, errno as arm(); allowed => what a failed scenario may say;
 # excused => calls (by where()) after whose failure nothing may be heard until a deadline that is longer than the walk's patience.
 sub fail_walk {
 	my ($page, $kinds, %opt) = @_;
 	my $what = "$page->{name}: " . ($opt{what} // $kinds) . ($opt{times} && $opt{times} > 1 ? " ($opt{times} calls)" : '');
-	my ($scenario, %said, @bad) = ($opt{scenario});
+	my (%said, @bad);
+	my $before = $opt{before} // sub { };
+	my $scenario = sub { $before->(); return $opt{scenario}->() };
 	$scenario->() for 1 .. 3; # caches are warm
+	$before->();
 	$page->arm($kinds, 0x7fffffff);
-	my $first = $scenario->();
+	my $first = $opt{scenario}->();
 	my $count = $page->count;
 	$page->disarm;
 	is($first, 'ok', "$what: without a failure it works") or return;
@@ -102,8 +105,9 @@ sub fail_walk {
 	my $blocks = $page->blocks;
 	my ($done, $reached) = (0, 0);
 	for my $n (steps($count, $opt{short} // 20)) {
+		$before->();
 		$page->arm($kinds, $n, $opt{times}, $opt{errno});
-		my $said = $scenario->();
+		my $said = $opt{scenario}->();
 		$page->disarm;
 		$done++;
 		$reached++ if $page->failed;
