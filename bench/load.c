@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 static const struct {
 	const char *name;
@@ -121,6 +122,14 @@ set(struct conf *c, const char *key, const char *value)
 	}
 }
 
+/* What it still has ends with it: freeing thousands of connections one by one would be no part of the work. */
+static void
+leave(int code)
+{
+	fflush(stdout);
+	_exit(code);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -145,6 +154,6 @@ main(int argc, char **argv)
 	pattern_init();
 	for (size_t i = 0; argc > 1 && i < sizeof(works) / sizeof(works[0]); i++)
 		if (strcmp(argv[1], works[i].name) == 0)
-			return works[i].work(&c);
+			leave(works[i].work(&c));
 	bench_die("usage: load bulk|pingpong|idle|rate|calls|attack key=value ...");
 }
