@@ -35,6 +35,7 @@ struct conf {
 	uint16_t hyper;  /* MEET_TOKEN: our port, where the proxy calls its hyper */
 	size_t pairs;
 	size_t count;     /* stop after this many, 0: by time */
+	size_t size;      /* calls: bytes of a text among the parameters, which _ping sends back */
 	size_t in_flight; /* pairing rate: at the same time */
 	bool both;        /* bulk: both directions */
 	bool ahead;       /* pairing rate: tokens are issued before the clock starts */
@@ -113,8 +114,8 @@ struct http {
 	bool takes_refusals; /* client: an answer that is no 200 is an answer too */
 	char *in;
 	size_t n_in, cap_in;
-	char out[16384];
-	size_t n_out;
+	char *out;
+	size_t n_out, cap_out;
 	/* `body` is valid until it returns and NUL-terminated */
 	void (*on_message)(struct http *, char *body, size_t len);
 	void (*on_end)(struct http *); /* may be NULL: then an end is fatal */

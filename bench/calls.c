@@ -21,16 +21,40 @@ struct caller {
 	struct http *http;
 };
 
+/* The parameters of every call: taken for the life of the program. */
+static char *
+params_text(size_t size)
+{
+	static const char head[] = "{\"text\":\"";
+	char *text = malloc(sizeof(head) + size + 2);
+
+	if (!text)
+		bench_die("out of memory");
+	if (!size)
+		return memcpy(text, "{}", 3);
+	memcpy(text, head, sizeof(head) - 1);
+	memset(text + sizeof(head) - 1, 'x', size);
+	memcpy(text + sizeof(head) - 1 + size, "\"}", 3);
+	return text;
+}
+
 static void
 call(struct caller *c)
 {
-	char body[512];
+	static char *params, *body;
+	size_t cap = 512 + c->conf->size;
 
 	if (is_over || (c->conf->count && n_started == c->conf->count))
 		return;
 	n_started++;
-	snprintf(body, sizeof(body), "{\"jsonrpc\":\"2.0\",\"method\":\"%s\",\"params\":{},\"id\":\"%llu\"}",
-	    c->conf->method, (unsigned long long)n_started);
+	if (!body) {
+		params = params_text(c->conf->size);
+		body = malloc(cap);
+		if (!body)
+			bench_die("out of memory");
+	}
+	snprintf(body, cap, "{\"jsonrpc\":\"2.0\",\"method\":\"%s\",\"params\":%s,\"id\":\"%llu\"}", c->conf->method,
+	    params, (unsigned long long)n_started);
 	http_request(c->http, c->conf->host, body);
 }
 

@@ -19,7 +19,7 @@
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
 
-#define MESSAGE_MAX ((size_t)1024 * 1024)
+#define MESSAGE_MAX ((size_t)8 * 1024 * 1024)
 
 static void
 die_of_tls(const char *what)
@@ -216,18 +216,23 @@ http_free(struct http *h)
 	fd_close(&h->ev.fd);
 	SSL_free(h->ssl);
 	free(h->in);
+	free(h->out);
 	free(h);
 }
 
 static void
 http_send(struct http *h, const char *head, const char *body)
 {
-	int n = snprintf(h->out + h->n_out, sizeof(h->out) - h->n_out,
-	    "%sContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", head, strlen(body), body);
+	size_t need = h->n_out + strlen(head) + strlen(body) + 128;
 
-	if (n < 0 || (size_t)n >= sizeof(h->out) - h->n_out)
-		bench_die("a message is too long");
-	h->n_out += (size_t)n;
+	if (need > h->cap_out) {
+		h->cap_out = 2 * need;
+		h->out = realloc(h->out, h->cap_out);
+		if (!h->out)
+			bench_die("out of memory");
+	}
+	h->n_out += (size_t)snprintf(h->out + h->n_out, h->cap_out - h->n_out,
+	    "%sContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", head, strlen(body), body);
 	http_flush(h);
 }
 

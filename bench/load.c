@@ -73,6 +73,7 @@ set_number(struct conf *c, const char *key, const char *value)
 		{ "hyper", &c->hyper, NULL, NULL, NULL, 65535 },
 		{ "pairs", NULL, &c->pairs, NULL, NULL, 9000 },
 		{ "count", NULL, &c->count, NULL, NULL, 1000000 },
+		{ "size", NULL, &c->size, NULL, NULL, 4000000 },
 		{ "in_flight", NULL, &c->in_flight, NULL, NULL, 1024 },
 		{ "per_s", NULL, &c->per_s, NULL, NULL, 100000 },
 		{ "source", NULL, &c->source, NULL, NULL, 255 },

@@ -110,7 +110,7 @@ sub report_calls {
 	keep('calls', $got);
 	print "\n## JSON-RPC calls hd-1 -> hd-2, end to end\n\nAll five programs run; CPU is theirs together.\n\n",
 	    head('call', 'samples', 'calls/s', 'p50 ms', 'p99 ms', 'CPU us/call');
-	for my $who ('first call after the start', 'brokered, no connection to B', map { "pooled, $_ clients" } 1, 8, 64) {
+	for my $who ('first call after the start', 'brokered, no connection to B', (map { "pooled, $_ clients" } 1, 8, 64), 'pooled, 1 client, 3 MB there and back') {
 		my $m = $median{calls}{$who} // {};
 		my $is_single = $who !~ /pooled/;
 		print row($who, scalar @{ $got->{$who} // [] }, $is_single ? '-' : fmt('%.0f', $m->{per_s}), fmt('%.2f', defined $m->{p50_us} ? $m->{p50_us} / 1000 : undef),
