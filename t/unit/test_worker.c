@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void
@@ -313,6 +314,7 @@ silent_ones_of_an_address(void **state)
 	/* With a token there is always room, and it costs nobody his place. */
 	t = issue(INT64_MAX, NULL);
 	kill(m.pid, SIGSTOP); /* so that it sees both at once */
+	assert_int_equal(waitpid(m.pid, NULL, WUNTRACED), m.pid);
 	client[0] = dial_with(client[0], &t);
 	kill(m.pid, SIGCONT);
 	expect_arrived(&t, NULL);
