@@ -3,7 +3,9 @@
  *   schedules_world.c   clock, worker processes, peers, memory and log, all played
  *   schedules_model.c   what each message must lead to
  *   schedules_holds.c   what must hold after each step
- *   test_schedules.c    random steps, the search for a short failing schedule
+ *   schedules_life.c    requests, start and end
+ *   schedules_steps.c   the steps that a schedule is made of
+ *   test_schedules.c    draws them at random, the search for a short failing schedule
  *
  * Real are: token table, sessions, parked sockets, quotas, meetings, slots, channels, and all sockets.
  */
@@ -16,6 +18,7 @@
 #include <sys/types.h>
 
 #include "hyper/base/attr.h"
+#include "hyper/proxy/worker_abi.h"
 #include "hyper/wire/chanmsg.h"
 #include "proxy/master/meet.h"
 #include "proxy/master/quota.h"
@@ -27,7 +30,10 @@
 #define N_TOKENS  4
 #define N_CONNS   6
 #define N_PAIRS   64 /* of one schedule */
-#define N_ANSWERS 128
+#define N_ANSWERS 256
+#define N_PIPES   16 /* numbers of a worker's ledger */
+#define N_SEATS   N_PAIRS
+#define MAX_PIPES 2
 #define LIFE_NS   INT64_C(20000000000)
 #define MS        INT64_C(1000000)
 
@@ -35,6 +41,7 @@
 struct knobs {
 	size_t table_slots, max_pairs;
 	struct quota_conf quota;
+	bool copy_mode;
 	bool answers_at_once; /* A gets its answer where the session ends */
 };
 
@@ -45,7 +52,9 @@ struct answer { /* owed to a worker, in this order */
 	uint64_t conn, pair;
 	enum end_reason reason;
 	bool or_internal; /* there was no memory for it */
-	int first;        /* PAIR: the connection that must come along */
+	int first;        /* PAIR, ADOPT: the connection that must come along */
+	enum chan_part part;
+	size_t held; /* ADOPT of a pipe: its bytes */
 };
 
 /* The process of a slot. */
@@ -60,9 +69,14 @@ struct proc {
 	bool is_wrong;  /* it said something for which it must die */
 	bool is_frozen; /* no heartbeat */
 	struct worker_stats *page;
+	struct worker_ledger *ledger;
+	int pipes[N_PIPES];    /* -1 none */
+	bool is_lent[N_PIPES]; /* it came with a pair that was not taken yet */
+	struct slot *served;   /* the master has its READY */
+	bool was_killed;       /* by the master, which knows that it is dead */
+	int64_t rest_until_ns;
 	int status;
-	unsigned n_said, n_heard; /* well-formed ARRIVED, PAIRED, ENDED */
-	int parts;                /* of a pair that RESUME will name: ADOPTs read */
+	unsigned n_said, n_heard; /* well-formed messages but READY */
 	unsigned n_lost;          /* on_lost for this process */
 	int64_t started_ns;
 	struct answer answers[N_ANSWERS];
@@ -74,7 +88,7 @@ struct conn {
 	int srv, cli;
 	uint64_t cookie;
 	bool is_reset, is_fin, has_data; /* what its peer did */
-	bool is_spent;                   /* the master has reset it */
+	bool is_spoiled;                 /* its end was passed on: of no use any more */
 	bool is_used;                    /* not before it was answered, nor while parked or paired */
 	uint64_t no;                     /* the worker's number of it, at its last arrival */
 	unsigned slot;                   /* where that was */
@@ -101,6 +115,8 @@ void world_fini(void);
 void conns_renew(void);
 int conn_of_socket(int fd);
 bool conn_is_gone(const struct conn *); /* nothing will ever come of it */
+/* Its peer has seen a reset, or will within seconds. */
+bool conn_saw_reset(struct conn *);
 void conn_do(struct conn *, char what); /* 'r'eset, 'f'in, 'd'ata; waits until it has arrived */
 
 struct proc *proc_of_slot(const struct slot *);
@@ -138,13 +154,29 @@ struct tok {
 	unsigned op;             /* who asked */
 };
 
+enum mpair_state { P_WAITING, P_HANDING, P_LIVE, P_DONE };
+
 struct mpair {
 	uint64_t id;
-	bool is_handing, is_done;
-	bool is_waiting; /* for a worker: its own died */
+	enum mpair_state state;
+	bool is_new; /* HANDING: by PAIR */
 	unsigned slot, op;
-	int first, second; /* connections */
-	int64_t since_ns;
+	int conn[2]; /* second party, first party: a, b */
+	int64_t entered_ns;
+	int64_t waits_ns;   /* nobody moves its bytes since then; 0 somebody does */
+	bool is_given_back; /* MOVED is on its way */
+	int seat;           /* -1 none */
+	size_t held[2];     /* bytes of each direction in a pipe */
+	int pipe[2];        /* and the pipe's number; -1 none */
+	uint32_t flags;
+	uint64_t bytes[2];
+	bool suspect;
+	unsigned crashes;
+	int64_t crash_ns;
+	/* What must become of it at its worker's death. */
+	bool must_end;
+	bool is_clean, is_judged; /* DONE: without a reset; its peers were asked */
+	enum end_reason reason;
 };
 
 struct model {
@@ -177,13 +209,41 @@ struct mpair *model_pair(uint64_t id);
 /* -1: of any operator, in any slot */
 size_t model_count_toks(enum token_state, int op);
 size_t model_count_asking(int op);
-size_t model_count_pairs(int op, int slot, bool only_handing);
+size_t model_count_pairs(int op, int slot);
+
+/* What the master is doing: whose log lines are to be expected. */
+enum doing { DO_NOTHING, DO_ARRIVED, DO_ENDED, DO_MOVED, DO_LOST, DO_CANCEL, DO_STOP, DO_FREE };
+struct now {
+	enum doing what;
+	struct tok *tok;
+	struct mpair *pair;
+	unsigned slot;
+	int conn;
+	enum end_reason reason;
+	struct answer expect;
+};
+extern struct now now;
+
+bool model_is_over(size_t have, enum quota_limit);
+void model_allocs_begin(void); /* an allocation that was to fail may do so now */
 
 /* From the world. */
 bool model_wants(const char *event);
 void model_on_log(const char *event, const char *text);
-void model_on_answer(struct proc *, const struct chan_msg *, int fd);
+void model_on_answer(struct proc *, const struct chan_msg *, int *fd);
+void model_take_seat(struct mpair *);
 bool model_may_kill(const struct proc *);
 extern const struct slots_ops model_ops;
+
+/* --- the steps --- */
+
+struct op {
+	const char *name, *what;
+	unsigned weight; /* how often */
+	void (*run)(unsigned a, unsigned b);
+};
+extern const struct op ops[];
+extern const size_t n_ops;
+void do_read(unsigned a, unsigned b); /* each worker does so at the start */
 
 #endif

@@ -7,8 +7,10 @@
  */
 #include "schedules.h"
 
+#include <poll.h>
 #include <string.h>
 
+#include "proxy/master/pipes.h"
 #include "proxy/shared/toktab_layout.h"
 
 /* Each chain, and each record by it. */
@@ -55,6 +57,78 @@ check_token(const struct tok *t)
 	    "session %s is not what it should be", t->id);
 }
 
+/* Descriptors of pipes: the workers' and the master's, those of pairs that wait. */
+static size_t
+count_pipes(void)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < N_SLOTS; i++) {
+		const struct proc *p = &w.procs[i];
+
+		for (size_t k = 0; k < N_PIPES; k++)
+			n += p->pid && p->pipes[k] >= 0;
+		if (p->pid && p->served)
+			n += pipes_count(slot_pipes(p->served));
+	}
+	for (size_t i = 0; i < m.n_pairs; i++)
+		if (m.pairs[i].state == P_WAITING)
+			n += (m.pairs[i].held[0] > 0) + (m.pairs[i].held[1] > 0);
+	return n;
+}
+
+/* Who has read all knows the same pipes as the master. */
+static void
+check_pipes(const struct proc *p)
+{
+	struct pollfd in = { p->chan, POLLIN, 0 };
+	size_t n = 0;
+
+	if (!p->pid || p->is_dead || !p->served || poll(&in, 1, 0) != 0)
+		return;
+	for (size_t i = 0; i < N_PIPES; i++)
+		n += p->pipes[i] >= 0;
+	MUST(n == pipes_count(slot_pipes(p->served)), "worker %u has %zu pipes, the master thinks %u", p->slot, n,
+	    pipes_count(slot_pipes(p->served)));
+}
+
+static void
+check_pair_settled(const struct mpair *p)
+{
+	const struct proc *proc = &w.procs[p->slot];
+
+	MUST(p->state != P_HANDING || proc->is_dead || w.now_ns - p->entered_ns < 10500 * MS,
+	    "pair %llu was never answered", (unsigned long long)p->id);
+	if (p->state != P_WAITING)
+		return;
+	MUST(w.now_ns - p->waits_ns < 60500 * MS || w.now_ns - p->entered_ns <= 500 * MS, "pair %llu waits for ever",
+	    (unsigned long long)p->id);
+	for (size_t i = 0; i < N_SLOTS; i++) {
+		proc = &w.procs[i];
+		MUST(!proc->served || proc->is_dead || w.is_stopping || w.now_ns < proc->rest_until_ns + 500 * MS ||
+			 model_count_pairs(-1, (int)i) >= m.knobs.max_pairs,
+		    "pair %llu waits, and worker %zu has room", (unsigned long long)p->id, i);
+	}
+}
+
+/* A pair that ended: its peers saw a reset, or nothing that its worker did not do. */
+static void
+judge_pair(struct mpair *p)
+{
+	if (p->state != P_DONE || p->is_judged)
+		return;
+	p->is_judged = true;
+	for (int i = 0; i < 2; i++) {
+		struct conn *c = &w.conns[p->conn[i]];
+
+		if (p->is_clean)
+			c->is_spoiled = true; /* its end was passed on */
+		else
+			MUST(conn_saw_reset(c), "pair %llu ended, and a peer does not know", (unsigned long long)p->id);
+		c->is_used = false;
+	}
+}
+
 void
 model_check(void)
 {
@@ -62,6 +136,8 @@ model_check(void)
 	size_t issued = model_count_toks(T_ISSUED, -1), parked = model_count_toks(T_PARKED, -1);
 	int64_t next = INT64_MAX;
 
+	for (size_t i = 0; i < m.n_pairs; i++)
+		judge_pair(&m.pairs[i]);
 	for (size_t i = 0; i < N_TOKENS; i++) {
 		const struct tok *t = &m.toks[i];
 
@@ -77,7 +153,7 @@ model_check(void)
 	MUST(quota_held(m.quota, QUOTA_TOKENS) == issued + parked && quota_held(m.quota, QUOTA_PARKED) == parked &&
 		 quota_held(m.quota, QUOTA_OUTSTANDING) == model_count_asking(-1) &&
 		 quota_held(m.quota, QUOTA_INCOMING) == model_count_asking(-1) &&
-		 quota_held(m.quota, QUOTA_PAIRS) == model_count_pairs(-1, -1, false),
+		 quota_held(m.quota, QUOTA_PAIRS) == model_count_pairs(-1, -1),
 	    "quotas: tokens %zu parked %zu outstanding %zu pairs %zu", quota_held(m.quota, QUOTA_TOKENS),
 	    quota_held(m.quota, QUOTA_PARKED), quota_held(m.quota, QUOTA_OUTSTANDING),
 	    quota_held(m.quota, QUOTA_PAIRS));
@@ -86,7 +162,7 @@ model_check(void)
 void
 model_settled(void)
 {
-	size_t fds = m.fds_before + model_count_toks(T_PARKED, -1) + 2 * model_count_pairs(-1, -1, false);
+	size_t fds = m.fds_before + model_count_toks(T_PARKED, -1) + 2 * model_count_pairs(-1, -1) + count_pipes();
 
 	for (size_t i = 0; i < N_TOKENS; i++) {
 		const struct tok *t = &m.toks[i];
@@ -101,11 +177,10 @@ model_settled(void)
 
 		MUST(!p->pid || !p->is_wrong || p->is_dead, "worker %zu is wrong and lives", i);
 		fds += p->pid && !p->is_dead ? 2 : 0;
+		check_pipes(p);
 	}
 	for (size_t i = 0; i < m.n_pairs; i++)
-		MUST(!m.pairs[i].is_handing || w.procs[m.pairs[i].slot].is_dead ||
-			 w.now_ns - m.pairs[i].since_ns < 10500 * MS,
-		    "pair %llu was never answered", (unsigned long long)m.pairs[i].id);
+		check_pair_settled(&m.pairs[i]);
 	for (size_t i = 0; i < N_CONNS; i++)
 		fds -= w.conns[i].is_reset;
 	MUST(fds_open() == fds, "%zu descriptors are open instead of %zu", fds_open(), fds);

@@ -1,7 +1,5 @@
 /* schedules_model.c - what each message must lead to
  *
- * Size: one model of one state; its halves would share all of it.
- *
  * The model is told of a message at the moment the master handles it, says what must come of it, and then looks. Ends
  * that no message causes (time, a peer that hung up) are judged when they come, and found missing when the master has
  * nothing left to do (schedules_holds.c).
@@ -10,36 +8,24 @@
  *  2. Each ARRIVED has one answer, of the kind that the model says, in order.
  *  3. A worker is killed for what it did itself.
  *  4. What a worker said before it died is handled.
- *  5. A pair whose worker died is given to another one, with both of its sockets.
  */
 #include "schedules.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <event2/event.h>
 
 #include "hyper/base/fd.h"
-#include "proxy/shared/toktab_layout.h"
 
 struct model m;
 
-/* What the master is doing: whose log lines are to be expected. */
-enum doing { DO_NOTHING, DO_ARRIVED, DO_ENDED, DO_LOST, DO_CANCEL, DO_STOP, DO_FREE };
-static struct {
-	enum doing what;
-	struct tok *tok;
-	struct mpair *pair;
-	unsigned slot;
-	int conn;
-	enum end_reason reason;
-	struct answer expect;
-} now;
-
-static const char *const op_names[] = { "a-0", "a-1" };
-#define N_OPS ARRAY_LEN(op_names)
+struct now now;
 
 /* --- counts --- */
 
@@ -64,21 +50,21 @@ model_count_asking(int op)
 }
 
 size_t
-model_count_pairs(int op, int slot, bool only_handing)
+model_count_pairs(int op, int slot)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < m.n_pairs; i++) {
 		const struct mpair *p = &m.pairs[i];
 
-		n += !p->is_done && (op < 0 || p->op == (unsigned)op) &&
-		     (slot < 0 || (!p->is_waiting && p->slot == (unsigned)slot)) && (!only_handing || p->is_handing);
+		n += p->state != P_DONE && (op < 0 || p->op == (unsigned)op) &&
+		     (slot < 0 || (p->state != P_WAITING && p->slot == (unsigned)slot));
 	}
 	return n;
 }
 
-static bool
-is_over(size_t have, enum quota_limit limit)
+bool
+model_is_over(size_t have, enum quota_limit limit)
 {
 	return m.knobs.quota.max[limit] && have >= m.knobs.quota.max[limit];
 }
@@ -97,6 +83,27 @@ conn_is_free(int c)
 {
 	if (c >= 0)
 		w.conns[c].is_used = false;
+}
+
+/* To the master: dying alone is not known before waitpid() or the channel's end. */
+static bool
+is_known_dead(const struct proc *p)
+{
+	return p->was_killed || p->pid == 0;
+}
+
+static bool
+can_adopt(const struct proc *p)
+{
+	return p->served && !is_known_dead(p) && !w.is_stopping && w.now_ns >= p->rest_until_ns &&
+	       model_count_pairs(-1, (int)p->slot) < m.knobs.max_pairs;
+}
+
+static void
+answer_add(struct proc *p, const struct answer *a)
+{
+	MUST(p->n_answers < N_ANSWERS, "answers");
+	p->answers[p->n_answers++] = *a;
 }
 
 /* --- what the log says --- */
@@ -179,15 +186,29 @@ on_pair(const char *text)
 	MUST(now.what == DO_ARRIVED && now.expect.type == CHAN_PAIR && now.expect.pair == 0 && m.n_pairs < N_PAIRS,
 	    "a pair: %s", text);
 	*p = (struct mpair){ .id = strtoull(word_of(text, "pair=", id), NULL, 10),
-		.is_handing = true,
+		.state = is_known_dead(&w.procs[now.slot]) ? P_WAITING : P_HANDING,
+		.is_new = true,
 		.slot = now.slot,
 		.op = now.tok->op,
-		.first = now.tok->conn,
-		.second = now.conn,
-		.since_ns = w.now_ns };
+		.conn = { now.conn, now.tok->conn },
+		.seat = -1,
+		.pipe = { -1, -1 },
+		.waits_ns = w.now_ns,
+		.entered_ns = w.now_ns };
 	MUST(p->id && !model_pair(p->id), "its number is in use: %s", text);
 	m.n_pairs++;
 	now.expect.pair = p->id;
+}
+
+static void
+pair_leaves(struct mpair *p)
+{
+	p->seat = -1;
+	p->is_given_back = false;
+	p->pipe[0] = p->pipe[1] = -1;
+	p->entered_ns = w.now_ns;
+	if (p->waits_ns == 0)
+		p->waits_ns = w.now_ns;
 }
 
 static void
@@ -195,54 +216,74 @@ on_ended(const char *text)
 {
 	char id[64], reason[64];
 	struct mpair *p = model_pair(strtoull(word_of(text, "pair=", id), NULL, 10));
+	bool by_worker = now.what == DO_ENDED;
 
 	word_of(text, "reason=", reason);
-	MUST(p && !p->is_done, "a second end: %s", text);
-	if (now.what == DO_ENDED)
+	MUST(p && p->state != P_DONE, "a second end: %s", text);
+	if (by_worker)
 		MUST(now.pair == p && strcmp(reason, end_reason_word(now.reason)) == 0, "ended: %s", text);
-	else if (strcmp(reason, end_reason_word(END_WORKER_LOST)) == 0)
-		MUST(p->is_waiting && w.now_ns - p->since_ns >= 60000 * MS, "it need not end yet: %s", text);
+	else if (strcmp(reason, end_reason_word(END_STOPPED)) == 0)
+		MUST(now.what == DO_FREE || (now.what == DO_LOST && p->must_end && p->reason == END_STOPPED) ||
+			 (now.what == DO_MOVED && w.is_stopping) || (now.what == DO_STOP && p->state == P_WAITING),
+		    "nobody stopped this pair: %s", text);
+	else if (now.what == DO_LOST && now.slot == p->slot && p->must_end)
+		MUST(strcmp(reason, end_reason_word(p->reason)) == 0, "with another reason: %s", text);
 	else
-		MUST((now.what == DO_FREE || (now.what == DO_STOP && p->is_waiting) ||
-			 (now.what == DO_LOST && now.slot == p->slot && w.is_stopping)) &&
-			 strcmp(reason, end_reason_word(END_STOPPED)) == 0,
+		MUST(p->state == P_WAITING && strcmp(reason, end_reason_word(END_WORKER_LOST)) == 0 &&
+			 w.now_ns - p->waits_ns >= 60000 * MS,
 		    "nobody ended this pair: %s", text);
-	p->is_done = true;
-	p->is_handing = p->is_waiting = false;
-	if (now.what != DO_ENDED)
-		w.conns[p->first].is_spent = w.conns[p->second].is_spent = true;
-	conn_is_free(p->first);
-	conn_is_free(p->second);
+	p->state = P_DONE;
+	/* The peers' view of it comes with the descriptors' end, after this line: model_check(). */
+	p->is_clean = by_worker || strcmp(reason, end_reason_word(END_CLOSED)) == 0;
+	p->is_judged = by_worker;
+	if (by_worker) {
+		conn_is_free(p->conn[0]);
+		conn_is_free(p->conn[1]);
+	}
 }
 
-/* A pair goes on at another worker. */
+/* Its parts and RESUME are on their way to a worker. */
 static void
 on_resume(const char *text)
 {
-	char word[64];
-	struct mpair *p = model_pair(strtoull(word_of(text, "pair=", word), NULL, 10));
-	unsigned slot = (unsigned)strtoul(word_of(text, "worker=", word), NULL, 10);
+	char id[64], no[64];
+	struct mpair *p = model_pair(strtoull(word_of(text, "pair=", id), NULL, 10));
+	struct proc *proc = &w.procs[strtoul(word_of(text, "worker=", no), NULL, 10) % N_SLOTS];
 
-	MUST(p && !p->is_done && slot < N_SLOTS, "resume: %s", text);
-	MUST(p->is_waiting || (now.what == DO_LOST && p->slot == now.slot) || now.what == DO_ARRIVED,
-	    "it has a worker: %s", text);
-	p->is_waiting = false;
-	p->is_handing = true;
-	p->slot = slot;
-	p->since_ns = w.now_ns;
-	MUST(model_count_pairs(-1, (int)slot, false) <= m.knobs.max_pairs, "more than max_pairs: %s", text);
+	MUST(p && p->state == P_WAITING && proc->served && !is_known_dead(proc) && !w.is_stopping &&
+		 model_count_pairs(-1, (int)proc->slot) < m.knobs.max_pairs,
+	    "no worker for this one: %s", text);
+	for (size_t i = 0; i < N_SLOTS; i++)
+		MUST(!can_adopt(&w.procs[i]) || model_count_pairs(-1, (int)i) >= model_count_pairs(-1, (int)proc->slot),
+		    "worker %zu has fewer pairs: %s", i, text);
+	p->state = P_HANDING;
+	p->is_new = false;
+	p->slot = proc->slot;
+	p->entered_ns = w.now_ns;
+	if (proc->is_dead)
+		return;
+	for (int part = 0; part < CHAN_PART_MAX; part++) {
+		struct answer a = { .type = CHAN_ADOPT, .pair = p->id, .part = (enum chan_part)part, .first = -1 };
+
+		if (part <= CHAN_PART_SOCKET_B)
+			a.first = p->conn[part];
+		else if ((a.held = p->held[part - CHAN_PART_PIPE_AB]) == 0)
+			continue;
+		answer_add(proc, &a);
+	}
+	answer_add(proc, &(struct answer){ .type = CHAN_RESUME, .pair = p->id, .first = -1 });
 }
 
 static const struct {
 	const char *event;
 	void (*on)(const char *text);
 } lines[] = {
-	{ "resume", on_resume },
 	{ "unpaired", on_unpaired },
 	{ "parked", on_parked },
 	{ "paired", on_paired },
 	{ "pair", on_pair },
 	{ "ended", on_ended },
+	{ "resume", on_resume },
 };
 
 bool
@@ -277,11 +318,11 @@ expect_second(const struct tok *t, const struct proc *p, int conn)
 		return refused(END_UNKNOWN_TOKEN);
 	if (w.is_stopping)
 		return refused(END_DRAINING);
-	if (model_count_pairs(-1, (int)p->slot, false) >= m.knobs.max_pairs)
+	if (model_count_pairs(-1, (int)p->slot) >= m.knobs.max_pairs)
 		return refused(END_BUSY);
-	if (is_over(model_count_pairs((int)t->op, -1, false), QUOTA_LIMIT_PAIRS))
+	if (model_is_over(model_count_pairs((int)t->op, -1), QUOTA_LIMIT_PAIRS))
 		return refused(END_QUOTA);
-	if (is_over(model_count_pairs(-1, -1, false), QUOTA_LIMIT_PAIRS_ALL))
+	if (model_is_over(model_count_pairs(-1, -1), QUOTA_LIMIT_PAIRS_ALL))
 		return refused(END_BUSY);
 	return (struct answer){ .type = CHAN_PAIR, .first = t->conn };
 }
@@ -294,9 +335,9 @@ expect_arrived(const struct tok *t, const struct proc *p, int conn)
 		return refused(END_UNKNOWN_TOKEN);
 	if (t->state == T_PARKED)
 		return expect_second(t, p, conn);
-	if (is_over(model_count_toks(T_PARKED, (int)t->op), QUOTA_LIMIT_PARKED))
+	if (model_is_over(model_count_toks(T_PARKED, (int)t->op), QUOTA_LIMIT_PARKED))
 		return refused(END_QUOTA);
-	if (is_over(model_count_toks(T_PARKED, -1), QUOTA_LIMIT_PARKED_ALL))
+	if (model_is_over(model_count_toks(T_PARKED, -1), QUOTA_LIMIT_PARKED_ALL))
 		return refused(END_BUSY);
 	return (struct answer){ .type = CHAN_PARKED, .first = -1 };
 }
@@ -305,9 +346,8 @@ static void
 answer_put(struct proc *p, const struct chan_msg *msg)
 {
 	now.expect.conn = msg->conn;
-	MUST(p->n_answers < N_ANSWERS, "answers");
 	if (!p->is_dead)
-		p->answers[p->n_answers++] = now.expect;
+		answer_add(p, &now.expect);
 }
 
 static int
@@ -332,6 +372,7 @@ on_arrived(struct proc *p, struct slot *s, const struct chan_msg *msg, int *fd, 
 	MUST(rc == 0, "ARRIVED: %d", rc);
 	if (w.alloc_failed && t && t->state == before) {
 		now.expect.type = CHAN_REFUSED;
+		now.expect.first = -1;
 		now.expect.or_internal = true;
 	}
 	answer_put(p, msg);
@@ -343,32 +384,46 @@ on_arrived(struct proc *p, struct slot *s, const struct chan_msg *msg, int *fd, 
 	return rc;
 }
 
-/* PAIRED or ENDED. */
+/* What the master takes from a worker about a pair, or does not. */
+static bool
+is_right(const struct proc *p, const struct mpair *pair, const struct chan_msg *msg)
+{
+	if (!pair || pair->slot != p->slot || (pair->state != P_HANDING && pair->state != P_LIVE))
+		return false;
+	if (msg->type == CHAN_ENDED)
+		return true;
+	return pair->state == P_HANDING && (msg->type == CHAN_PAIRED || !pair->is_new);
+}
+
+/* PAIRED, ENDED, MOVED. */
 static int
 on_pair_message(struct proc *p, struct slot *s, const struct chan_msg *msg, int *fd, bool lost)
 {
 	struct mpair *pair = model_pair(msg->pair);
-	bool is_right = pair && !pair->is_done && !pair->is_waiting && pair->slot == p->slot &&
-			(msg->type == CHAN_ENDED || pair->is_handing);
+	bool right = is_right(p, pair, msg);
 	int rc;
 
-	now.what = msg->type == CHAN_ENDED && is_right ? DO_ENDED : DO_NOTHING;
+	now.what = !right ? DO_NOTHING : msg->type == CHAN_ENDED ? DO_ENDED : DO_MOVED;
 	now.pair = pair;
 	now.reason = msg->reason;
-	rc = meet_on_message(m.meet, s, msg, fd, lost);
-	MUST(rc == (is_right ? 0 : -EPROTO), "%s of pair %llu: %d", chan_type_name(msg->type),
-	    (unsigned long long)msg->pair, rc);
-	if (is_right) {
-		pair->is_handing = false;
-		pair->since_ns = w.now_ns;
-		MUST(msg->type != CHAN_ENDED || pair->is_done, "no line says that pair %llu ended",
-		    (unsigned long long)msg->pair);
+	if (right && msg->type == CHAN_PAIRED) {
+		pair->state = P_LIVE;
+		pair->waits_ns = 0;
+	} else if (right && msg->type == CHAN_MOVED) {
+		pair->state = P_WAITING;
+		pair_leaves(pair);
+		p->rest_until_ns = w.now_ns + 100 * MS;
 	}
+	rc = meet_on_message(m.meet, s, msg, fd, lost);
+	MUST(rc == (right ? 0 : -EPROTO), "%s of pair %llu: %d", chan_type_name(msg->type),
+	    (unsigned long long)msg->pair, rc);
+	MUST(!right || msg->type != CHAN_ENDED || pair->state == P_DONE, "no line says that pair %llu ended",
+	    (unsigned long long)msg->pair);
 	return rc;
 }
 
-static void
-allocs_begin(void)
+void
+model_allocs_begin(void)
 {
 	w.alloc_fail = w.alloc_next;
 	w.alloc_next = 0;
@@ -385,20 +440,109 @@ on_message(struct slot *s, const struct chan_msg *msg, int *fd, bool lost, void 
 	w.activity++;
 	p->n_heard++;
 	say_verbose("      master has %s of worker %u\n", chan_type_name(msg->type), p->slot);
-	allocs_begin();
+	model_allocs_begin();
 	now.what = msg->type == CHAN_ARRIVED ? DO_ARRIVED : DO_NOTHING;
 	now.slot = p->slot;
-	rc = msg->type == CHAN_ARRIVED ? on_arrived(p, s, msg, fd, lost) : on_pair_message(p, s, msg, fd, lost);
+	if (msg->type == CHAN_WANT || msg->type == CHAN_FREED) {
+		rc = meet_on_message(m.meet, s, msg, fd, lost);
+		MUST(rc == 0 || p->is_wrong, "%s: %d", chan_type_name(msg->type), rc);
+	} else {
+		rc = msg->type == CHAN_ARRIVED ? on_arrived(p, s, msg, fd, lost) : on_pair_message(p, s, msg, fd, lost);
+	}
 	now.what = DO_NOTHING;
 	w.alloc_fail = 0;
 	p->is_wrong |= rc < 0;
 	return rc;
 }
 
+static bool
+is_poison(struct mpair *p, const struct proc *proc)
+{
+	if (proc->status != SIGSEGV)
+		return false;
+	if (proc->ledger->turn != p->id) {
+		p->crashes = 0;
+		return false;
+	}
+	if (p->crashes == 0 || w.now_ns / 1000000000 - p->crash_ns / 1000000000 > 30) {
+		p->crashes = 0;
+		p->crash_ns = w.now_ns;
+	}
+	return ++p->crashes >= 5;
+}
+
+/* What its ledger says of this pair of a dead worker. */
+static void
+expect_rescue(struct mpair *p, const struct proc *proc)
+{
+	const struct relay_seat *seat = p->seat < 0 ? NULL : &worker_ledger_seats(proc->ledger, N_PIPES)[p->seat];
+
+	p->must_end = true;
+	if (seat) {
+		p->flags = seat->flags;
+		p->bytes[0] = seat->bytes_ab;
+		p->bytes[1] = seat->bytes_ba;
+	}
+	p->suspect = proc->ledger->turn == p->id || (!seat && p->state != P_HANDING);
+	if (p->flags & RELAY_OVER)
+		p->reason = RELAY_OVER_REASON(p->flags);
+	else if (w.is_stopping)
+		p->reason = END_STOPPED;
+	else if ((p->flags & (RELAY_BUFFERED_AB | RELAY_BUFFERED_BA)) || is_poison(p, proc))
+		p->reason = END_WORKER_LOST;
+	else
+		p->must_end = false;
+	p->flags &= RELAY_EOF_AB | RELAY_EOF_BA | RELAY_BROKEN_A | RELAY_BROKEN_B;
+	if (!p->must_end)
+		p->state = P_WAITING;
+	pair_leaves(p);
+}
+
+static void
+on_lost(struct slot *s, int status, void *arg)
+{
+	struct proc *p = proc_of_slot(s);
+
+	(void)arg;
+	w.activity++;
+	MUST(p->pid == 0 && p->n_lost++ == 0 && status == p->status, "worker %u is lost, but not dead or lost before",
+	    p->slot);
+	MUST(p->is_wrong || p->n_heard == p->n_said, "%u of %u messages of the dead worker %u were read", p->n_heard,
+	    p->n_said, p->slot);
+	for (size_t i = 0; i < m.n_pairs; i++)
+		if (m.pairs[i].slot == p->slot && (m.pairs[i].state == P_HANDING || m.pairs[i].state == P_LIVE))
+			expect_rescue(&m.pairs[i], p);
+	p->served = NULL;
+	now.what = DO_LOST;
+	now.slot = p->slot;
+	meet_on_lost(m.meet, s, status);
+	now.what = DO_NOTHING;
+	for (size_t i = 0; i < m.n_pairs; i++) {
+		MUST(!m.pairs[i].must_end || m.pairs[i].state == P_DONE, "pair %llu should have ended: %s",
+		    (unsigned long long)m.pairs[i].id, end_reason_word(m.pairs[i].reason));
+		m.pairs[i].must_end = false;
+	}
+	MUST(model_count_pairs(-1, (int)p->slot) == 0, "a pair of the dead worker %u is still its own", p->slot);
+	/* What it had not said before it died. */
+	for (size_t i = 0; i < N_CONNS; i++) {
+		bool is_kept = false;
+
+		for (size_t k = 0; k < N_TOKENS; k++)
+			is_kept |= m.toks[k].state == T_PARKED && m.toks[k].conn == (int)i;
+		for (size_t k = 0; k < m.n_pairs; k++)
+			is_kept |= m.pairs[k].state != P_DONE &&
+				   (m.pairs[k].conn[0] == (int)i || m.pairs[k].conn[1] == (int)i);
+		if (w.conns[i].slot == p->slot && !is_kept)
+			conn_is_free((int)i);
+	}
+}
+
 static void
 on_serving(struct slot *s, void *arg)
 {
 	(void)arg;
+	w.activity++;
+	proc_of_slot(s)->served = s;
 	meet_on_serving(m.meet, s);
 }
 
@@ -414,50 +558,6 @@ is_awaited(void *arg)
 {
 	(void)arg;
 	return meet_has_waiting(m.meet);
-}
-
-/* Before the master looks: those that this worker had wait for another one. */
-static void
-pairs_wait(unsigned slot)
-{
-	for (size_t k = 0; k < m.n_pairs; k++) {
-		struct mpair *p = &m.pairs[k];
-
-		if (p->is_done || p->is_waiting || p->slot != slot)
-			continue;
-		p->is_waiting = true;
-		p->is_handing = false;
-		p->since_ns = w.now_ns;
-	}
-}
-
-static void
-on_lost(struct slot *s, int status, void *arg)
-{
-	struct proc *p = proc_of_slot(s);
-
-	(void)arg;
-	w.activity++;
-	MUST(p->is_dead && p->n_lost++ == 0, "worker %u is lost, but not dead or lost before", p->slot);
-	MUST(p->is_wrong || p->n_heard == p->n_said, "%u of %u messages of the dead worker %u were read", p->n_heard,
-	    p->n_said, p->slot);
-	now.what = DO_LOST;
-	now.slot = p->slot;
-	pairs_wait(p->slot);
-	meet_on_lost(m.meet, s, status);
-	now.what = DO_NOTHING;
-	MUST(model_count_pairs(-1, (int)p->slot, false) == 0, "a pair of the dead worker %u lives", p->slot);
-	/* What it had not said before it died. */
-	for (size_t i = 0; i < N_CONNS; i++) {
-		bool is_kept = false;
-
-		for (size_t k = 0; k < N_TOKENS; k++)
-			is_kept |= m.toks[k].state == T_PARKED && m.toks[k].conn == (int)i;
-		for (size_t k = 0; k < m.n_pairs; k++)
-			is_kept |= !m.pairs[k].is_done && (m.pairs[k].first == (int)i || m.pairs[k].second == (int)i);
-		if (w.conns[i].slot == p->slot && !is_kept)
-			conn_is_free((int)i);
-	}
 }
 
 static void
@@ -485,37 +585,78 @@ on_tick(void *arg)
 const struct slots_ops model_ops = { on_message, on_serving, on_room, on_lost, is_awaited, on_ready, on_empty,
 	on_tick };
 
+/* A pipe with bytes of a pair: all of them, in order. */
+static void
+pipe_comes_along(struct proc *p, const struct answer *a, uint32_t no, int *fd)
+{
+	struct mpair *pair = model_pair(a->pair);
+	int dir = a->part - CHAN_PART_PIPE_AB, bytes = -1;
+	uint8_t buf[64];
+
+	MUST(ioctl(*fd, FIONREAD, &bytes) == 0 && (size_t)bytes == a->held && a->held <= sizeof(buf),
+	    "pair %llu: %d bytes instead of %zu", (unsigned long long)a->pair, bytes, a->held);
+	MUST(read(*fd, buf, a->held) == bytes && write(*fd, buf, a->held) == bytes, "pipe");
+	for (int i = 0; i < bytes; i++)
+		MUST(buf[i] == (uint8_t)(pair->id * 2 + (unsigned)dir), "somebody else's bytes");
+	MUST(no < N_PIPES && p->pipes[no] < 0, "pipe %u is there already", no);
+	p->pipes[no] = *fd;
+	p->is_lent[no] = true;
+	pair->pipe[dir] = (int)no;
+	*fd = -1;
+}
+
+static void
+check_resume(const struct chan_msg *msg)
+{
+	const struct mpair *p = model_pair(msg->pair);
+
+	MUST(msg->flags == p->flags && msg->bytes_ab == p->bytes[0] && msg->bytes_ba == p->bytes[1] &&
+		 msg->suspect == p->suspect,
+	    "pair %llu goes on with flags %x (%x), %llu and %llu bytes, suspect %d (%d)", (unsigned long long)p->id,
+	    msg->flags, p->flags, (unsigned long long)msg->bytes_ab, (unsigned long long)msg->bytes_ba, msg->suspect,
+	    p->suspect);
+}
+
 void
-model_on_answer(struct proc *p, const struct chan_msg *msg, int fd)
+model_on_answer(struct proc *p, const struct chan_msg *msg, int *fd)
 {
 	const struct answer *a = &p->answers[0];
-	const struct mpair *pair;
 
-	if (msg->type == CHAN_ADOPT || msg->type == CHAN_RESUME) {
-		pair = model_pair(msg->pair);
-		MUST(pair, "%s of no pair", chan_type_name(msg->type));
-		if (msg->type == CHAN_ADOPT)
-			MUST(msg->part == p->parts++ &&
-				 conn_of_socket(fd) == (msg->part == CHAN_PART_SOCKET_A ? pair->second : pair->first),
-			    "part %u of pair %llu", msg->part, (unsigned long long)msg->pair);
-		else
-			MUST(p->parts == 2, "%d parts of pair %llu", p->parts, (unsigned long long)msg->pair);
-		if (msg->type == CHAN_RESUME)
-			p->parts = 0;
-		return;
-	}
 	MUST(p->n_answers > 0, "an answer that nobody waits for: %s", chan_type_name(msg->type));
-	MUST(a->type == msg->type && a->conn == msg->conn, "%s of %llu instead of %s of %llu",
-	    chan_type_name(msg->type), (unsigned long long)msg->conn, chan_type_name(a->type),
-	    (unsigned long long)a->conn);
+	MUST(a->type == msg->type && (a->conn == msg->conn || a->pair) && a->pair == msg->pair,
+	    "%s of %llu instead of %s of %llu", chan_type_name(msg->type), (unsigned long long)msg->conn,
+	    chan_type_name(a->type), (unsigned long long)a->conn);
 	MUST(a->type != CHAN_REFUSED || a->reason == msg->reason || (a->or_internal && msg->reason == END_INTERNAL),
 	    "refused with %s instead of %s", end_reason_word(msg->reason), end_reason_word(a->reason));
-	if (a->type == CHAN_PAIR)
-		MUST(a->pair == msg->pair && conn_of_socket(fd) == a->first,
-		    "pair %llu with connection %d instead of %d", (unsigned long long)msg->pair, conn_of_socket(fd),
-		    a->first);
+	MUST(a->first < 0 || conn_of_socket(*fd) == a->first, "pair %llu with connection %d instead of %d",
+	    (unsigned long long)msg->pair, conn_of_socket(*fd), a->first);
+	MUST(a->type != CHAN_ADOPT || a->part == msg->part, "part %d instead of %d", msg->part, a->part);
+	if (a->held)
+		pipe_comes_along(p, a, msg->pipe, fd);
+	if (a->type == CHAN_RESUME)
+		check_resume(msg);
 	p->n_answers--;
 	memmove(p->answers, p->answers + 1, p->n_answers * sizeof(p->answers[0]));
+}
+
+/* The worker's engine begins: journal and seat, the seat's id last. */
+void
+model_take_seat(struct mpair *p)
+{
+	struct proc *proc = &w.procs[p->slot];
+	struct relay_seat *seats = worker_ledger_seats(proc->ledger, N_PIPES);
+
+	if (p->seat >= 0)
+		return;
+	for (p->seat = 0; seats[p->seat].pair; p->seat++)
+		MUST(p->seat < N_SEATS - 1, "seats");
+	for (int i = 0; i < 2; i++) {
+		if (p->pipe[i] < 0)
+			continue;
+		worker_ledger_pipes(proc->ledger)[p->pipe[i]] = p->id << 1 | (unsigned)i;
+		proc->is_lent[p->pipe[i]] = false;
+	}
+	seats[p->seat] = (struct relay_seat){ p->id, p->bytes[0], p->bytes[1], p->flags, 0 };
 }
 
 /* Late with PAIRED, READY, its end, or its heartbeat. */
@@ -525,182 +666,10 @@ model_may_kill(const struct proc *p)
 	if (p->is_wrong || p->is_dead || p->is_frozen || now.what == DO_FREE)
 		return true;
 	for (size_t i = 0; i < m.n_pairs; i++)
-		if (m.pairs[i].slot == p->slot && m.pairs[i].is_handing && w.now_ns - m.pairs[i].since_ns >= 10000 * MS)
+		if (m.pairs[i].slot == p->slot && m.pairs[i].state == P_HANDING &&
+		    w.now_ns - m.pairs[i].entered_ns >= 10000 * MS)
 			return true;
 	if (!p->is_ready && w.now_ns - p->started_ns >= 15000 * MS)
 		return true;
 	return w.is_stopping && (now.what == DO_STOP || w.now_ns - w.stop_ns >= POOL_STOP_MS * MS);
-}
-
-/* --- requests --- */
-
-static void
-on_session_end(struct session *s, enum end_reason reason, void *arg)
-{
-	struct tok *t = s->ask;
-
-	(void)arg;
-	(void)reason;
-	MUST(t && t->is_asking && t->session == s && t->state == T_ENDED, "an end for somebody else's request");
-	if (m.knobs.answers_at_once)
-		model_answer((unsigned)(t - m.toks));
-}
-
-static void
-on_session_parked(struct session *s, void *arg)
-{
-	struct tok *t = s->ask;
-
-	(void)arg;
-	MUST(t && t->is_asking && t->session == s && t->state == T_PARKED, "parked for somebody else's request");
-}
-
-static int
-expect_issue(unsigned op)
-{
-	if (is_over(model_count_toks(T_ISSUED, (int)op) + model_count_toks(T_PARKED, (int)op), QUOTA_LIMIT_TOKENS) ||
-	    is_over(model_count_asking((int)op), QUOTA_LIMIT_OUTSTANDING) ||
-	    is_over(model_count_asking(-1), QUOTA_LIMIT_INCOMING))
-		return -EDQUOT;
-	return model_count_toks(T_ISSUED, -1) + model_count_toks(T_PARKED, -1) >= m.knobs.table_slots ? -ENOSPC : 0;
-}
-
-void
-model_issue(unsigned i)
-{
-	static uint64_t n;
-	struct tok *t = &m.toks[i], new = { .conn = -1, .op = i % N_OPS };
-	struct session_new ask = { .from = op_names[new.op], .to = "b", .channel = "c", .life_ns = LIFE_NS };
-	struct quota_no no;
-	struct session *s;
-	int rc, expect = expect_issue(new.op);
-
-	if (t->state == T_ISSUED || t->state == T_PARKED || t->is_asking || w.is_stopping)
-		return;
-	n++;
-	memcpy(new.token.bytes, &n, sizeof(n));
-	token_hash(&new.token, new.hash);
-	token_session(&new.token, new.id);
-	ask.token = &new.token;
-	ask.asked_ns = w.now_ns;
-	ask.ask = t;
-	allocs_begin();
-	rc = session_issue(m.sessions, &ask, &s, &no);
-	MUST(rc == expect || (rc == -ENOMEM && w.alloc_failed), "issue: %d instead of %d", rc, expect);
-	w.alloc_fail = 0;
-	if (rc < 0)
-		return;
-	*t = new;
-	t->state = T_ISSUED;
-	t->is_asking = true;
-	t->session = s;
-	t->deadline_ns = w.now_ns + LIFE_NS;
-}
-
-void
-model_answer(unsigned i)
-{
-	struct tok *t = &m.toks[i];
-
-	if (!t->is_asking)
-		return;
-	t->is_asking = false;
-	session_answered(t->session);
-	if (t->state == T_PAIRED || t->state == T_ENDED)
-		t->session = NULL;
-}
-
-/* As when B refuses: A is told, then the token ends. */
-void
-model_cancel(unsigned i)
-{
-	struct tok *t = &m.toks[i];
-
-	if (!t->is_asking || (t->state != T_ISSUED && t->state != T_PARKED))
-		return;
-	model_answer(i);
-	now.what = DO_CANCEL;
-	now.tok = t;
-	now.reason = END_REFUSED;
-	session_end(t->session, END_REFUSED);
-	now.what = DO_NOTHING;
-	MUST(t->state == T_ENDED, "was cancelled and did not end");
-}
-
-/* --- start and end --- */
-
-void
-model_start(const struct knobs *knobs)
-{
-	struct slots_conf conf = { .workers = N_SLOTS, .table_fd = -1, .n_pipes = 4, .n_seats = 4 };
-	const struct meet_conf mc = { .workers = N_SLOTS, .max_pairs = knobs->max_pairs, .copy_mode = true };
-	size_t before = fds_open();
-
-	m = (struct model){ .knobs = *knobs };
-	w.is_stopping = false;
-	m.quota = quota_new(&knobs->quota);
-	MUST(m.quota && toktab_new(knobs->table_slots, &m.table) == 0, "table");
-	MUST(sessions_new(w.base, m.table, m.quota, on_session_end, on_session_parked, NULL, &m.sessions) == 0,
-	    "sessions");
-	m.map = mmap(NULL, MAP_SIZE, PROT_READ, MAP_SHARED, toktab_fd(m.table), 0);
-	MUST(m.map != MAP_FAILED && m.map->size <= MAP_SIZE, "mmap");
-	m.meet = meet_new(m.sessions, m.quota, &mc);
-	m.fds_before = fds_open();
-	MUST(m.meet && m.fds_before == before + 2, "the memfd and the epoll of parked sockets, no more");
-	MUST(slots_new(w.base, &conf, &model_ops, NULL, &m.slots) == 0, "slots");
-}
-
-void
-model_stop(bool at_once)
-{
-	if (w.is_stopping && !at_once)
-		return;
-	now.what = DO_STOP;
-	if (!w.is_stopping)
-		w.stop_ns = w.now_ns;
-	w.is_stopping = true;
-	sessions_end_all(m.sessions, END_STOPPED);
-	meet_stop(m.meet);
-	slots_stop(m.slots, at_once);
-	now.what = DO_NOTHING;
-}
-
-void
-model_finish(bool abruptly, bool at_once)
-{
-	if (!abruptly) {
-		model_stop(at_once);
-		for (int i = 0; i < 4; i++) {
-			for (size_t k = 0; k < N_SLOTS; k++)
-				if (w.procs[k].pid && !w.procs[k].is_dead)
-					proc_read(&w.procs[k]);
-			for (size_t k = 0; k < N_SLOTS; k++)
-				if (w.procs[k].is_told_to_stop)
-					proc_die(&w.procs[k], 0);
-			pump();
-			slots_reap(m.slots);
-			w.now_ns += 1000 * MS;
-		}
-		MUST(m.is_empty, "it does not stop");
-		model_check();
-		model_settled();
-	}
-	now.what = DO_STOP;
-	sessions_end_all(m.sessions, END_STOPPED);
-	for (unsigned i = 0; i < N_TOKENS; i++)
-		model_answer(i);
-	now.what = DO_FREE;
-	meet_free(m.meet);
-	MUST(model_count_pairs(-1, -1, false) == 0, "a pair is left");
-	slots_free(m.slots);
-	for (size_t i = 0; i < N_SLOTS; i++)
-		if (w.procs[i].pid)
-			fd_close(&w.procs[i].chan);
-	now.what = DO_NOTHING;
-	model_check();
-	sessions_free(m.sessions);
-	quota_free(m.quota);
-	toktab_free(m.table);
-	munmap(m.map, MAP_SIZE);
-	memset(w.procs, 0, sizeof(w.procs));
 }

@@ -11,11 +11,14 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -193,6 +196,8 @@ proc_die(struct proc *p, int status)
 	p->status = status;
 	p->n_answers = 0;
 	fd_close(&p->chan);
+	for (size_t i = 0; i < N_PIPES; i++)
+		fd_close(&p->pipes[i]);
 }
 
 int
@@ -203,6 +208,7 @@ __wrap_kill(pid_t pid, int sig)
 	MUST(sig == SIGKILL, "signal %d", sig);
 	MUST(model_may_kill(p), "worker %u was killed without a reason", p->slot);
 	proc_die(p, SIGKILL);
+	p->was_killed = true;
 	return 0;
 }
 
@@ -233,8 +239,14 @@ spawn_worker(const struct spawn *s, pid_t *ret_pid)
 	}
 	MUST(p->pid == 0, "slot %u was started twice", s->slot);
 	MUST(s->gen > p->gen, "generation %u after %u", s->gen, p->gen);
+	if (p->ledger)
+		munmap(p->ledger, worker_ledger_size(N_PIPES, N_SEATS));
 	*p = (struct proc){ .slot = s->slot, .gen = s->gen, .pid = ++last_pid, .started_ns = w.now_ns };
 	p->page = last_page;
+	memset(p->pipes, 0xff, sizeof(p->pipes));
+	p->ledger =
+	    mmap(NULL, worker_ledger_size(N_PIPES, N_SEATS), PROT_READ | PROT_WRITE, MAP_SHARED, s->ledger_fd, 0);
+	MUST(p->ledger != MAP_FAILED && p->ledger->n_pipes == N_PIPES && p->ledger->n_seats == N_SEATS, "ledger");
 	p->chan = fcntl(s->channel_fd, F_DUPFD_CLOEXEC, 0);
 	MUST(p->chan >= 0, "dup: %s", strerror(errno));
 	*ret_pid = p->pid;
@@ -278,9 +290,20 @@ proc_say(struct proc *p, const struct chan_msg *msg, int fd)
 	int rc, n = chan_pack(msg, buf);
 
 	MUST(n > 0, "chan_pack: %d", n);
-	p->n_said += msg->type == CHAN_ARRIVED || msg->type == CHAN_PAIRED || msg->type == CHAN_ENDED;
+	p->n_said += msg->type != CHAN_READY;
 	rc = fd_send(p->chan, buf, (size_t)n, fd);
 	MUST(rc == 0 || rc == -EPIPE || rc == -ECONNRESET, "worker's send: %s", strerror(-rc));
+}
+
+static void
+pipe_come(struct proc *p, uint32_t no, int *fd)
+{
+	int bytes = -1;
+
+	MUST(no < N_PIPES && p->pipes[no] < 0, "pipe %u is there already", no);
+	MUST(ioctl(*fd, FIONREAD, &bytes) == 0 && bytes == 0, "a new pipe with %d bytes in it", bytes);
+	p->pipes[no] = *fd;
+	*fd = -1;
 }
 
 void
@@ -299,8 +322,10 @@ proc_read(struct proc *p)
 		say_verbose("      worker %u reads %s\n", p->slot, chan_type_name(msg.type));
 		if (msg.type == CHAN_STOP)
 			p->is_told_to_stop = true;
-		else if (msg.type != CHAN_SETTINGS)
-			model_on_answer(p, &msg, fd);
+		else if (msg.type == CHAN_PIPE)
+			pipe_come(p, msg.pipe, &fd);
+		else if (msg.type != CHAN_SETTINGS && msg.type != CHAN_NOPIPE)
+			model_on_answer(p, &msg, &fd);
 		fd_close(&fd);
 	}
 	MUST(n == -EAGAIN || p->is_wrong || w.is_stopping, "worker %u lost its channel", p->slot);
@@ -366,7 +391,7 @@ conns_renew(void)
 	for (size_t i = 0; i < N_CONNS; i++) {
 		struct conn *c = &w.conns[i];
 
-		if (c->is_reset || c->is_fin || c->has_data || c->is_spent) {
+		if (c->is_reset || c->is_fin || c->has_data || c->is_spoiled) {
 			conn_end(c);
 			conn_new(c);
 		}
@@ -388,6 +413,24 @@ conn_of_socket(int fd)
 	return -1;
 }
 
+static unsigned
+tcp_state(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	return fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 ? info.tcpi_state : 0;
+}
+
+bool
+conn_saw_reset(struct conn *c)
+{
+	struct pollfd p = { c->cli, 0, 0 };
+
+	c->is_spoiled = true;
+	return c->is_reset || (poll(&p, 1, 5000) == 1 && (p.revents & (POLLERR | POLLHUP)));
+}
+
 bool
 conn_is_gone(const struct conn *c)
 {
@@ -400,7 +443,7 @@ conn_do(struct conn *c, char what)
 	const struct linger off = { 1, 0 };
 	struct pollfd p = { c->srv, what == 'd' ? POLLIN : POLLRDHUP, 0 };
 
-	if (c->is_spent || c->is_reset || (what != 'r' && c->is_fin))
+	if (c->is_reset || c->is_spoiled || (what != 'r' && c->is_fin))
 		return;
 	if (what == 'd') {
 		MUST(send(c->cli, "x", 1, 0) == 1, "send: %s", strerror(errno));
@@ -414,7 +457,8 @@ conn_do(struct conn *c, char what)
 		c->is_reset = true;
 		p.events = 0; /* POLLERR, POLLHUP */
 	}
-	MUST(poll(&p, 1, 5000) == 1, "what a peer does never arrives");
+	MUST(poll(&p, 1, 20000) == 1, "connection %d: what a peer does ('%c') never arrives: state %u and %u",
+	    (int)(c - w.conns), what, tcp_state(c->srv), tcp_state(c->cli));
 }
 
 /* --- all of it --- */

@@ -76,6 +76,7 @@ hand_pair(struct pairs *all, struct pair *p, struct slot *s)
 		.suspect = p->suspect };
 	int i, fd, rc;
 
+	p->is_new = false;
 	pairing_enter(all, p, PAIR_HANDING, s, "adopt");
 	post_part(s, p, CHAN_PART_SOCKET_A, 0, p->fd[0]);
 	post_part(s, p, CHAN_PART_SOCKET_B, 0, p->fd[1]);
