@@ -119,27 +119,16 @@ sub report_calls {
 	return;
 }
 
+# Beside each figure what it is of that with the fewest tokens: logarithmic work, and ever fewer of the records in a cache.
 sub report_table {
 	my ($got) = @_;
 	keep('table', $got);
-	print "\n## The token table alone, ns per operation\n\n", head('live tokens', 'look-up, there', 'look-up, not there', 'issue into a fresh table', 'release and issue', 'expiry of all');
-	for my $n (sort { $a <=> $b } keys %$got) {
-		my $m = $median{table}{$n};
-		print row($n, map { fmt('%.0f', $m->{$_}) } qw(hit_ns miss_ns issue_ns turnover_ns expiry_ns));
-	}
-	return;
-}
-
-sub report_attack {
-	my ($names, $got) = @_;
-	keep('attack', $got);
-	my $quiet = $median{attack}{ $names->[0] };
-	print "\n## Pairing of the others under attack\n\n200 pairs a second with requestConnection, default settings; a pair that fails ends the run. The attacker runs at nice 19.\n\n",
-	    head('attack', 'pairs/s', 'p50 us', 'ratio', 'p99 us', 'ratio', 'CPU us/pair, the attack\'s included');
-	for my $who (@$names) {
-		my $m = $median{attack}{$who};
-		$worst_attack = $who if $who ne $names->[0] && (!defined $worst_attack || $m->{p99_us} > $median{attack}{$worst_attack}{p99_us});
-		print row($who, fmt('%.0f', $m->{per_s}), map({ (fmt('%.0f', $m->{$_}), ratio($m->{$_}, $quiet->{$_})) } qw(p50_us p99_us)), fmt('%.0f', $m->{cpu_us_per_pair}));
+	print "\n## The token table alone, ns per operation (and as a multiple of the first line)\n\n",
+	    head('live tokens', 'look-up, there', 'look-up, not there', 'issue into a fresh table', 'release and issue', 'expiry of all');
+	my ($first, @more) = sort { $a <=> $b } keys %$got;
+	for my $n ($first, @more) {
+		my ($m, $f) = @{ $median{table} }{ $n, $first };
+		print row($n, map { fmt('%.0f', $m->{$_}) . ($n == $first ? '' : ' (' . ratio($m->{$_}, $f->{$_}) . ')') } qw(hit_ns miss_ns issue_ns turnover_ns expiry_ns));
 	}
 	return;
 }
