@@ -1,7 +1,8 @@
 /* engine.h - what the files of src/relay share: a pair, its sides, the engine
  *
  * relay.c (engine, loop, queues), pair.c (life of a pair), move.c (bytes),
- * sock.c (sockets), ledger.c (seats), carrier.c (pipes). Private to src/relay.
+ * group.c (limits of several pairs together), sock.c (sockets), ledger.c
+ * (seats), carrier.c (pipes). Private to src/relay.
  */
 #ifndef HYPER_RELAY_ENGINE_H
 #define HYPER_RELAY_ENGINE_H
@@ -40,7 +41,8 @@ enum pair_queue {
 	Q_NONE, /* it waits for an event */
 	Q_RUN,  /* work is left over from its last turn */
 	Q_WAIT, /* it waits for a pipe */
-	Q_GONE  /* to be freed */
+	Q_GONE, /* to be freed */
+	Q_HELD  /* its group's limit is used up; this line is the group's */
 };
 
 enum { A, B }; /* sides; also the directions that start there: A is ab, B is ba */
@@ -62,6 +64,7 @@ struct relay_pair {
 	struct relay_pair *next;    /* of the same bucket */
 	struct relay_seat *seat;    /* its counters and flags are kept there alone */
 	struct carrier *carrier[2]; /* of a direction; NULL while no bytes are in flight */
+	struct relay_group *group;  /* NULL: of none */
 	uint64_t id;
 	int64_t start_ms, active_ms;
 	struct side side[2];
@@ -69,12 +72,15 @@ struct relay_pair {
 	uint8_t queue; /* enum pair_queue */
 	uint8_t wants; /* BIT of a direction that found no pipe */
 	uint8_t bulk;  /* BIT of a direction whose reads are full: copy_small splices there */
+	uint8_t held;  /* BIT of a direction that its group's limit stopped */
+	uint8_t lead;  /* the direction that comes first in its next turn, where both share a limit */
 	bool is_half;  /* one of its streams has ended: in which list it is */
 	bool promised; /* an idle pipe is kept for its next turn */
 };
 _Static_assert(sizeof(struct relay_pair) <= 128, "an idle pair is to be cheap");
 
 TAILQ_HEAD(pair_list, relay_pair);
+TAILQ_HEAD(group_list, relay_group);
 
 struct relay {
 	struct relay_conf conf;
@@ -86,10 +92,13 @@ struct relay {
 	struct pair_list line[Q_GONE + 1];
 	struct relay_pair **buckets; /* alive, by id */
 	size_t n_buckets, n_pairs;
-	size_t n_wants;  /* directions that found no pipe */
-	size_t n_asked;  /* pipes asked for and not answered */
-	int64_t wait_ms; /* since when somebody waits for a pipe; 0 nobody */
-	int64_t none_ms; /* until then nobody waits for one */
+	struct relay_group *groups; /* by number */
+	struct group_list held;     /* those in whose line somebody waits */
+	size_t n_held;              /* pairs in their lines */
+	size_t n_wants;             /* directions that found no pipe */
+	size_t n_asked;             /* pipes asked for and not answered */
+	int64_t wait_ms;            /* since when somebody waits for a pipe; 0 nobody */
+	int64_t none_ms;            /* until then nobody waits for one */
 
 	struct relay_ledger ledger;
 	void *private_ledger; /* unless it is the caller's */
@@ -140,6 +149,28 @@ void pair_touch(struct relay *, struct relay_pair *);
 void pair_enter(struct relay_pair *, enum pair_state to, const char *why);
 void pair_end(struct relay *, struct relay_pair *, enum end_reason, const char *why);
 struct relay_pair *pair_find(const struct relay *, uint64_t id);
+
+/* --- group.c --- */
+
+/* The line in which a pair of this group waits for its limit. A change of it is told afterwards. */
+struct pair_list *group_line(struct relay_group *);
+void group_line_changed(struct relay *, struct relay_group *);
+
+/* What the pair may read in this turn in both directions together is known between these two. */
+void group_turn_begin(struct relay *, struct relay_pair *);
+size_t group_left(const struct relay_pair *);
+void group_spend(struct relay_pair *, int dir, size_t n);
+
+/* Those who waited go on, as far as the limits permit and for a bounded number of turns. True: more could. */
+bool groups_run(struct relay *);
+
+/* When groups_run() has something to do; INT64_MAX never. */
+int64_t groups_next_ms(const struct relay *);
+
+size_t group_count(const struct relay *);
+
+/* The pair ends or moves. */
+void group_leave(struct relay *, struct relay_pair *);
 
 /* --- move.c --- */
 

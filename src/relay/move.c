@@ -15,6 +15,8 @@
  *  5. What a turn does is in the ledger before it shows: its pair in `turn`, the
  *     owner of a pipe, that payload is in user memory. What it found out (an end,
  *     an error, bytes) is there before the next step.
+ *  6. A pair of a group reads no more in a turn than group_left() says, and gets
+ *     no carrier where that is nothing.
  *
  * Sockets are armed once, edge-triggered. A fact (readable, writable) is taken
  * back by EAGAIN, or by FIONREAD where few bytes came: a socket found empty tells
@@ -235,14 +237,16 @@ dir_copy_small(struct relay *r, struct relay_pair *p, int dir)
 {
 	struct side *from = &p->side[dir];
 	uint8_t buf[FEW_BYTES];
+	size_t max = group_left(p) < sizeof(buf) ? group_left(p) : sizeof(buf);
 	ssize_t n;
 
 	seat_flags(p->seat, buffered_of(dir), 0);
-	n = recv(from->fd, buf, sizeof(buf), MSG_DONTWAIT);
+	n = recv(from->fd, buf, max, MSG_DONTWAIT);
 	if (n > 0) {
+		group_spend(p, dir, (size_t)n);
 		if (n == sizeof(buf))
 			p->bulk |= BIT(dir);
-		else
+		else if ((size_t)n < max)
 			from->readable = from->hup || from->urgent || from->broken;
 		return dir_send_small(r, p, dir, buf, (size_t)n);
 	}
@@ -269,14 +273,19 @@ dir_fill(struct relay *r, struct relay_pair *p, int dir)
 	if (!from->readable)
 		return 0;
 	want_set(r, p, dir, false);
+	if (group_left(p) == 0) {
+		p->held |= BIT(dir);
+		return 0;
+	}
 	if (r->conf.copy_small && !(p->bulk & BIT(dir)))
 		return dir_copy_small(r, p, dir);
 	err = dir_get_carrier(r, p, dir, &c);
 	if (!c)
 		return err;
-	n = carrier_fill(c, from->fd, SIZE_MAX);
+	n = carrier_fill(c, from->fd, group_left(p));
 	if (n > 0) {
 		p->carrier[dir] = c;
+		group_spend(p, dir, (size_t)n);
 		if (n < FEW_BYTES)
 			p->bulk &= (uint8_t)~BIT(dir);
 		from->readable = !is_emptied(from, (size_t)n);
@@ -304,6 +313,7 @@ dir_turn(struct relay *r, struct relay_pair *p, int dir)
 {
 	int fills = 0, res = 1;
 
+	p->held &= (uint8_t)~BIT(dir);
 	while (res > 0 && dir_is_open(p, dir) && !p->side[!dir].broken) {
 		if (carrier_bytes(p->carrier[dir]) > 0) {
 			res = dir_drain(r, p, dir);
@@ -336,6 +346,8 @@ pair_settle(struct relay *r, struct relay_pair *p, int ab, int ba, bool was_brok
 		queue_enter(r, p, Q_RUN);
 	} else if (p->wants) {
 		queue_enter(r, p, Q_WAIT);
+	} else if (p->held) {
+		queue_enter(r, p, Q_HELD);
 	} else {
 		queue_enter(r, p, Q_NONE);
 	}
@@ -345,13 +357,17 @@ void
 pair_turn(struct relay *r, struct relay_pair *p)
 {
 	bool was_broken = pair_is_broken(p);
-	int ab, ba;
+	int first = A, res[2];
 
+	if (p->group) {
+		group_turn_begin(r, p);
+		first = p->lead;
+	}
 	if (p->promised) {
 		p->promised = false;
 		r->pool.n_kept--;
 	}
-	ab = dir_turn(r, p, A);
-	ba = dir_turn(r, p, B);
-	pair_settle(r, p, ab, ba, was_broken);
+	res[first] = dir_turn(r, p, first);
+	res[!first] = dir_turn(r, p, !first);
+	pair_settle(r, p, res[A], res[B], was_broken);
 }

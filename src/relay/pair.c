@@ -294,6 +294,7 @@ pair_retire(struct relay *r, struct relay_pair *p)
 	TAILQ_REMOVE(&r->alive[p->is_half], p, all);
 	index_remove(r, p);
 	queue_enter(r, p, Q_GONE);
+	group_leave(r, p);
 	r->n_pairs--;
 }
 

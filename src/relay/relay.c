@@ -6,6 +6,7 @@
  *  2. Idle pipes that are promised to the head of the waiting line go to nobody
  *     else, so who lacks one gets its turn however busy the others are.
  *  3. Nobody waits for a pipe for longer than WANT_MS: then a buffer will do.
+ *  4. Who is held by its group's limit (HELD) waits in that group's line (group.c).
  *
  * Events only note facts: readable, writable, broken. EPOLLHUP and EPOLLRDHUP may
  * come together with the last data and are never believed before a read returned
@@ -30,20 +31,32 @@
 
 /* --- lines ----------------------------------------------------------------- */
 
+static struct pair_list *
+line_of(struct relay *r, struct relay_pair *p, enum pair_queue queue)
+{
+	return queue == Q_HELD ? group_line(p->group) : &r->line[queue];
+}
+
 void
 queue_enter(struct relay *r, struct relay_pair *p, enum pair_queue to)
 {
-	if (p->queue == (uint8_t)to)
+	enum pair_queue from = p->queue;
+
+	if (from == to)
 		return; /* it keeps its place */
-	if (p->queue != Q_NONE)
-		TAILQ_REMOVE(&r->line[p->queue], p, line);
+	if (from != Q_NONE)
+		TAILQ_REMOVE(line_of(r, p, from), p, line);
 	if (p->promised && to != Q_RUN) {
 		p->promised = false;
 		r->pool.n_kept--;
 	}
 	if (to != Q_NONE)
-		TAILQ_INSERT_TAIL(&r->line[to], p, line);
+		TAILQ_INSERT_TAIL(line_of(r, p, to), p, line);
 	p->queue = (uint8_t)to;
+	if (from == Q_HELD || to == Q_HELD) {
+		r->n_held += to == Q_HELD ? 1 : (size_t)-1;
+		group_line_changed(r, p->group);
+	}
 	if (TAILQ_EMPTY(&r->line[Q_WAIT]))
 		r->wait_ms = 0;
 	else if (r->wait_ms == 0)
@@ -109,15 +122,21 @@ list_next_ms(const struct relay *r, int half)
 	return p && r->timeout_ms[half] > 0 ? p->active_ms + r->timeout_ms[half] + r->grain_ms : INT64_MAX;
 }
 
-/* RUN_PAIRS at once: thousands that fell silent together end turn by turn. */
+/* RUN_PAIRS at once: thousands that fell silent together end turn by turn. It is not silent whom we let wait. */
 static void
 end_silent(struct relay *r)
 {
 	static const enum end_reason reasons[] = { END_IDLE, END_HALF_CLOSED };
 
 	for (int half = 0; half < 2; half++)
-		for (int n = 0; n < RUN_PAIRS && list_next_ms(r, half) <= r->now_ms; n++)
-			pair_end(r, TAILQ_FIRST(&r->alive[half]), reasons[half], "timeout");
+		for (int n = 0; n < RUN_PAIRS && list_next_ms(r, half) <= r->now_ms; n++) {
+			struct relay_pair *p = TAILQ_FIRST(&r->alive[half]);
+
+			if (p->queue == Q_HELD)
+				pair_touch(r, p);
+			else
+				pair_end(r, p, reasons[half], "timeout");
+		}
 }
 
 static void
@@ -135,9 +154,10 @@ limits_init(struct relay *r)
 int64_t
 relay_next_ms(const struct relay *r)
 {
-	int64_t next = list_next_ms(r, 0), half = list_next_ms(r, 1);
+	int64_t next = list_next_ms(r, 0), half = list_next_ms(r, 1), held = groups_next_ms(r);
 
 	next = half < next ? half : next;
+	next = held < next ? held : next;
 	if (r->wait_ms > 0 && r->wait_ms + WANT_MS < next)
 		next = r->wait_ms + WANT_MS;
 	return next;
@@ -226,16 +246,19 @@ check_deadlines(struct relay *r)
 bool
 relay_run(struct relay *r)
 {
+	bool more;
+
 	look_at_clock(r);
 	free_gone(r);
 	check_deadlines(r);
 	end_silent(r);
 	wake_waiting(r);
 	run_queued(r);
+	more = groups_run(r);
 	wake_waiting(r);
 	ask_for_pipes(r);
 	r->is_late = true;
-	return !TAILQ_EMPTY(&r->line[Q_RUN]);
+	return more || !TAILQ_EMPTY(&r->line[Q_RUN]);
 }
 
 /* --- pipes ----------------------------------------------------------------- */
@@ -297,6 +320,7 @@ relay_new(const struct relay_conf *conf, relay_on_end on_end, void *arg)
 	r->now_ms = r->trim_ms = clock_now_ms();
 	TAILQ_INIT(&r->alive[0]);
 	TAILQ_INIT(&r->alive[1]);
+	TAILQ_INIT(&r->held);
 	limits_init(r);
 	for (size_t i = 0; i < ARRAY_LEN(r->line); i++)
 		TAILQ_INIT(&r->line[i]);
@@ -327,6 +351,7 @@ relay_free(struct relay *r)
 		return;
 	relay_close_all(r, END_STOPPED);
 	free_gone(r);
+	BUG_ON(r->groups || r->n_held > 0);
 	carrier_pool_fini(&r->pool);
 	ledger_fini(r);
 	free(r->buckets);
@@ -341,6 +366,8 @@ relay_counts(const struct relay *r)
 		.pipes_used = r->pool.n_used,
 		.pipes_idle = r->pool.n_idle,
 		.waiting = r->n_wants,
+		.groups = group_count(r),
+		.held = r->n_held,
 		.buffered = r->buffered,
 		.bytes = r->bytes,
 	};

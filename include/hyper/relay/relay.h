@@ -146,6 +146,19 @@ void relay_seat_done(struct relay *, uint32_t seat);
 /* Ends one pair, or all, with a reason; reported. */
 void relay_close_all(struct relay *, enum end_reason);
 
+/* --- groups: a limit on what several pairs move together ---------------------- */
+
+/* Bytes of both directions count, when they are read. A pair that has to wait holds neither pipe nor buffer; those of
+ * one group take turns, a few bytes each. What a group may save up is a quarter of a second of its rate, or 64 KiB. */
+#define RELAY_BURST_MIN 65536
+
+/* The pair is from now on one of this group, and no more of another one; 0: of none. A group that did not exist
+ * begins with `rate` bytes a second (0: no limit); it is gone after its last pair. 0, -ENOENT (no such pair) or -ENOMEM. */
+int relay_pair_join(struct relay *, uint64_t id, uint64_t group, uint64_t rate) ATTR_MUST_USE;
+
+/* From now on; a group without pairs is none and is passed over. */
+void relay_group_rate(struct relay *, uint64_t group, uint64_t rate);
+
 /* --- pipes ----------------------------------------------------------------- */
 
 /* One descriptor that is both ends of a new, empty pipe (opened through /proc, O_RDWR), of `size` bytes or what the
@@ -183,6 +196,7 @@ struct relay_counts {
 	size_t pairs;
 	size_t pipes_used, pipes_idle; /* a pair without bytes in flight holds none */
 	size_t waiting;                /* directions that wait for a pipe */
+	size_t groups, held;           /* groups; pairs that wait for their group's limit */
 	uint64_t buffered;             /* times that a buffer stood in for a pipe, since the start */
 	uint64_t bytes;                /* delivered since the start */
 };
