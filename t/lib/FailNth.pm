@@ -22,6 +22,7 @@ my $LEN = 4096;
 # The page of a program, or of a worker: fail_page('proxy', 'worker') after fail_page('proxy').
 sub fail_page {
 	my ($name, $child) = @_;
+	plan skip_all => "gcc's sanitizer wants to be loaded first: use clang's" if `ldd '@{[ build() ]}/bin/proxy'` =~ /libasan/;
 	my $base = tmp() . "/fail-$name";
 	my $file = write_file($base . ($child ? ".$child" : ''), pack('a4 x' . ($LEN - 4), 'FAIL'));
 	open my $fh, '+<', $file or die "$file: $!";
