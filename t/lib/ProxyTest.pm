@@ -25,7 +25,7 @@ $SIG{PIPE} = 'IGNORE';
 my $n;
 
 # Options: workers, token_timeout, accept_timeout (seconds); more => further settings of `public`; tls => 1; start => 0;
-# hyper => a port on which somebody else plays the proxy's hyper; log_level.
+# hyper => a port on which somebody else plays the proxy's hyper; log_level; env => {}; wrap => [ a command before ours ].
 sub proxy {
 	my (%opt) = @_;
 	my $name = 'proxy' . ($n++ ? "-$n" : '');
@@ -54,7 +54,8 @@ sub proxy {
 
 sub launch {
 	my ($p) = @_;
-	$p->{d} = start($p->{name}, [ program('proxy'), 'run', 'public' ], env => { PROXY_SETTINGS => $p->{dir} }, timeout => 30);
+	$p->{d} = start($p->{name}, [ @{ $p->{opt}{wrap} // [] }, program('proxy'), 'run', 'public' ],
+		env => { PROXY_SETTINGS => $p->{dir}, %{ $p->{opt}{env} // {} } }, timeout => 30);
 	$p->{port} = $p->{d}->ready('port');
 	$p->{rpc} = $p->{d}->ready('jsonrpc_port');
 	return $p;
@@ -166,6 +167,8 @@ sub worker_pid {
 }
 sub worker_pids { my ($p) = @_; return map { $p->worker_pid($_) } 0 .. ($p->{opt}{workers} // 2) - 1 }
 
+# Waits in the kernel, as a writer does whose reader does not read.
+sub is_blocked { return read_file("/proc/$_[0]/stat") =~ /\) S / }
 sub is_stopped { return read_file("/proc/$_[0]/stat") =~ /\) T / }
 
 # Runs the code while no worker but that of `slot` runs; undef: all run.

@@ -143,14 +143,33 @@ on_hyper_end(struct http *h)
 	http_free(h);
 }
 
-/* The master is gone: nothing more is asked. */
+static void on_slot_end(struct http *);
+
+/* False: nobody listens any more. */
+static bool
+slot_open(struct http **ret)
+{
+	int fd = tcp_try_dial(load.conf.rpc, 0);
+
+	if (fd < 0)
+		return false;
+	*ret = http_new(load.ep, fd, NULL, true);
+	(*ret)->on_message = on_answer;
+	(*ret)->on_end = on_slot_end;
+	return true;
+}
+
+/* An idle one is closed after a while. If the master is gone, nothing more is asked. */
 static void
 on_slot_end(struct http *h)
 {
-	for (size_t i = 0; i < SLOTS; i++)
-		if (plane.slot[i] == h)
-			plane.slot[i] = NULL;
-	plane.is_gone = true;
+	for (size_t i = 0; i < SLOTS; i++) {
+		if (plane.slot[i] != h)
+			continue;
+		plane.slot[i] = NULL;
+		if (!slot_open(&plane.slot[i]))
+			plane.is_gone = true;
+	}
 	http_free(h);
 }
 
@@ -179,11 +198,9 @@ plane_open(void)
 {
 	plane.listener = (struct ev){ tcp_listen(load.conf.hyper), on_connection };
 	loop_add(load.ep, &plane.listener, EPOLLIN);
-	for (size_t i = 0; i < SLOTS; i++) {
-		plane.slot[i] = http_new(load.ep, tcp_dial(load.conf.rpc, 0), NULL, true);
-		plane.slot[i]->on_message = on_answer;
-		plane.slot[i]->on_end = on_slot_end;
-	}
+	for (size_t i = 0; i < SLOTS; i++)
+		if (!slot_open(&plane.slot[i]))
+			bench_die("nobody listens at the JSON-RPC port %u", load.conf.rpc);
 }
 
 static void
