@@ -112,7 +112,7 @@ static struct {
 	struct listeners listeners;
 	struct slots *slots;
 	struct event *child, *guard;
-	unsigned n_lost, n_ready, n_empty, n_tick;
+	unsigned n_lost, n_serving, n_ready, n_empty, n_tick;
 	uint32_t lost_gen;
 	bool wait_lost, wait_ready, awaited;
 } h;
@@ -133,6 +133,7 @@ on_serving(struct slot *s, void *arg)
 	(void)arg;
 	assert_non_null(slot_ledger(s));
 	assert_non_null(slot_pipes(s));
+	h.n_serving++;
 }
 
 static void
@@ -347,6 +348,29 @@ test_backs_off(void **state)
 	stop(false);
 }
 
+/* The out-of-memory killer or an operator: no fault of the worker's, so the next one comes soon, each time. */
+static void
+test_killed_from_outside(void **state)
+{
+	int64_t t = clock_now_ms();
+	char pid[32];
+	unsigned i;
+
+	(void)state;
+	start("good", 1);
+	for (i = 0; i < 7; i++) {
+		while (h.n_serving <= i)
+			event_base_loop(h.base, EVLOOP_ONCE);
+		slots_pids(h.slots, pid, sizeof(pid));
+		assert_int_equal(kill((pid_t)strtol(pid, NULL, 10), SIGKILL), 0);
+		run_until_lost();
+		assert_int_equal(h.lost_gen, i + 1);
+	}
+	/* not 0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 3.2 s, and not more than ten a second */
+	assert_in_range(clock_now_ms() - t, 600, 5000);
+	stop(false);
+}
+
 static void
 test_stop(void **state)
 {
@@ -376,6 +400,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_wrong),
 		cmocka_unit_test(test_frozen),
 		cmocka_unit_test(test_backs_off),
+		cmocka_unit_test(test_killed_from_outside),
 		cmocka_unit_test(test_stop),
 	};
 

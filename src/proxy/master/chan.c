@@ -9,6 +9,7 @@
  *     message stays first in the outbox. A full socket wakes us when it has
  *     room; descriptors in flight do not, so those are tried again by time.
  *  3. A descriptor that nobody took is closed before the next message is read.
+ *  4. What may be a token is wiped once the message was handled.
  *
  * Not here: which message is permitted when (slots.c), what it means (meet.c).
  */
@@ -85,7 +86,7 @@ static int
 receive_one(struct chan *c, const char **ret_why)
 {
 	uint8_t buf[CHAN_MSG_MAX];
-	struct chan_msg m;
+	struct chan_msg m = { .type = CHAN_ARRIVED };
 	bool lost;
 	int fd, rc = 1;
 	ssize_t n = fd_recv(c->fd, buf, sizeof(buf), &fd, &lost);
@@ -105,6 +106,10 @@ receive_one(struct chan *c, const char **ret_why)
 		rc = -EPROTO;
 	}
 	fd_close(&fd);
+	if (m.type == CHAN_ARRIVED || rc < 0) {
+		explicit_bzero(buf, sizeof(buf));
+		explicit_bzero(m.token, sizeof(m.token));
+	}
 	return rc;
 }
 

@@ -5,9 +5,10 @@
  *     a pid that waitpid() has not returned yet, so a signal to it can only
  *     reach our own child.
  *  2. A message outside of its row in `rules` costs the worker its life.
- *  3. A worker that keeps dying is started less and less often: 0.1 s doubling
- *     to 30 s, back to 0.1 s once one lived for LIVED_MS. Where pairs wait for a
- *     worker and there is none, 0.1 s it is.
+ *  3. A worker that keeps dying by its own fault is started less and less often:
+ *     0.1 s doubling to 30 s. One that lived for LIVED_MS, or had served and was
+ *     killed by somebody else, is no sign of a fault: 0.1 s again. Where pairs
+ *     wait for a worker and there is none, 0.1 s it is. Never less than 0.1 s.
  *  4. on_lost comes once for each process, after all that it had sent.
  *
  * The heartbeat is judged by our own ticks, not by its age: after the master or
@@ -86,6 +87,8 @@ struct slot {
 	unsigned ticks; /* since it changed */
 	int64_t started_ms;
 	int64_t backoff_ms;
+	bool has_served;     /* this process said READY */
+	bool is_at_fault;    /* and was killed by us for what it did or did not do */
 	struct event *timer; /* IDLE: start; STARTING: READY is late; STOPPING: the end is late */
 };
 
@@ -128,6 +131,7 @@ slot_doom(struct slot *s, const char *why)
 		return;
 	log_error("worker_killed", "worker=%u pid=%d gen=%u why=\"%s\"", s->no, (int)s->pid, s->gen, why);
 	kill(s->pid, SIGKILL);
+	s->is_at_fault = true;
 	slot_enter(s, SLOT_DOOMED, why);
 }
 
@@ -144,6 +148,7 @@ on_ready_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
 	if (m->pid != (uint32_t)s->pid)
 		return -EPROTO;
 	slot_enter(s, SLOT_SERVING, "READY");
+	s->has_served = true;
 	log_info("worker_ready", "worker=%u pid=%d gen=%u ms=%lld", s->no, (int)s->pid, s->gen,
 	    (long long)(clock_now_ms() - s->started_ms));
 	p->ops->on_serving(s, p->arg);
@@ -311,6 +316,7 @@ slot_start(struct slot *s)
 	s->started_ms = clock_now_ms();
 	s->beat = 0;
 	s->ticks = 0;
+	s->has_served = s->is_at_fault = false;
 	slot_enter(s, SLOT_STARTING, "fork");
 	slot_arm(s, READY_MS);
 	slot_post(s, &m, -1);
@@ -345,6 +351,13 @@ check_empty(struct slots *p)
 	}
 }
 
+/* Not what a worker does to itself: an operator, or a kernel without memory. */
+static bool
+was_killed_by_others(const struct slot *s, int status)
+{
+	return s->has_served && !s->is_at_fault && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+}
+
 static void
 slot_reaped(struct slot *s, int status)
 {
@@ -362,7 +375,7 @@ slot_reaped(struct slot *s, int status)
 	slot_enter(s, SLOT_IDLE, "exited");
 	if (p->is_stopping)
 		return;
-	if (lived >= LIVED_MS)
+	if (lived >= LIVED_MS || was_killed_by_others(s, status))
 		s->backoff_ms = BACKOFF_MIN_MS;
 	slot_start_later(s);
 }
