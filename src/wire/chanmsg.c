@@ -33,52 +33,59 @@
 enum field_kind { UINT64, UINT32, UINT8, ENUM, BOOL, BIN32, WORD };
 
 /* X(type, field of struct chan_msg, kind, largest value) in wire order */
-#define CHAN_FIELDS(X)                                                \
-	X(READY, pid, UINT32, UINT32_MAX)                             \
-	X(SETTINGS, settings.accept_timeout_ms, UINT64, UINT64_MAX)   \
-	X(SETTINGS, settings.max_unauthenticated, UINT64, UINT64_MAX) \
-	X(SETTINGS, settings.max_pairs, UINT64, UINT64_MAX)           \
-	X(SETTINGS, settings.pipe_size, UINT64, UINT64_MAX)           \
-	X(SETTINGS, settings.per_second, UINT64, UINT64_MAX)          \
-	X(SETTINGS, settings.per_minute, UINT64, UINT64_MAX)          \
-	X(SETTINGS, settings.per_hour, UINT64, UINT64_MAX)            \
-	X(SETTINGS, settings.copy_mode, BOOL, 1)                      \
-	X(SETTINGS, settings.log_level, UINT8, LOG_LVL_DEBUG)         \
-	X(SETTINGS, settings.max_per_source, UINT64, UINT64_MAX)      \
-	X(SETTINGS, settings.max_bad_tokens, UINT64, UINT64_MAX)      \
-	X(SETTINGS, settings.barred_ms, UINT64, UINT64_MAX)           \
-	X(ARRIVED, conn, UINT64, UINT64_MAX)                          \
-	X(ARRIVED, token, BIN32, 0)                                   \
-	X(PARKED, conn, UINT64, UINT64_MAX)                           \
-	X(PAIR, conn, UINT64, UINT64_MAX)                             \
-	X(PAIR, pair, UINT64, UINT64_MAX)                             \
-	X(PAIR, session, WORD, 0)                                     \
-	X(REFUSED, conn, UINT64, UINT64_MAX)                          \
-	X(REFUSED, reason, ENUM, END_REASON_MAX - 1)                  \
-	X(PAIRED, pair, UINT64, UINT64_MAX)                           \
-	X(ENDED, pair, UINT64, UINT64_MAX)                            \
-	X(ENDED, reason, ENUM, END_REASON_MAX - 1)                    \
-	X(ENDED, bytes_ab, UINT64, UINT64_MAX)                        \
-	X(ENDED, bytes_ba, UINT64, UINT64_MAX)                        \
-	X(ENDED, ms, UINT64, UINT64_MAX)                              \
-	X(WANT, n, UINT32, UINT32_MAX)                                \
-	X(FREED, pipe, UINT32, UINT32_MAX)                            \
-	X(PIPE, pipe, UINT32, UINT32_MAX)                             \
-	X(MOVED, pair, UINT64, UINT64_MAX)                            \
-	X(MOVED, flags, UINT32, UINT32_MAX)                           \
-	X(MOVED, bytes_ab, UINT64, UINT64_MAX)                        \
-	X(MOVED, bytes_ba, UINT64, UINT64_MAX)                        \
-	X(MOVED, pipe_ab, UINT32, UINT32_MAX)                         \
-	X(MOVED, pipe_ba, UINT32, UINT32_MAX)                         \
-	X(ADOPT, pair, UINT64, UINT64_MAX)                            \
-	X(ADOPT, part, UINT8, CHAN_PART_MAX - 1)                      \
-	X(ADOPT, pipe, UINT32, UINT32_MAX)                            \
-	X(RESUME, pair, UINT64, UINT64_MAX)                           \
-	X(RESUME, session, WORD, 0)                                   \
-	X(RESUME, flags, UINT32, UINT32_MAX)                          \
-	X(RESUME, bytes_ab, UINT64, UINT64_MAX)                       \
-	X(RESUME, bytes_ba, UINT64, UINT64_MAX)                       \
-	X(RESUME, suspect, BOOL, 1)                                   \
+#define CHAN_FIELDS(X)                                                   \
+	X(READY, pid, UINT32, UINT32_MAX)                                \
+	X(SETTINGS, settings.accept_timeout_ms, UINT64, UINT64_MAX)      \
+	X(SETTINGS, settings.max_unauthenticated, UINT64, UINT64_MAX)    \
+	X(SETTINGS, settings.max_pairs, UINT64, UINT64_MAX)              \
+	X(SETTINGS, settings.pipe_size, UINT64, UINT64_MAX)              \
+	X(SETTINGS, settings.per_second, UINT64, UINT64_MAX)             \
+	X(SETTINGS, settings.per_minute, UINT64, UINT64_MAX)             \
+	X(SETTINGS, settings.per_hour, UINT64, UINT64_MAX)               \
+	X(SETTINGS, settings.copy_mode, BOOL, 1)                         \
+	X(SETTINGS, settings.log_level, UINT8, LOG_LVL_DEBUG)            \
+	X(SETTINGS, settings.max_per_source, UINT64, UINT64_MAX)         \
+	X(SETTINGS, settings.max_bad_tokens, UINT64, UINT64_MAX)         \
+	X(SETTINGS, settings.barred_ms, UINT64, UINT64_MAX)              \
+	X(SETTINGS, settings.copy_small, BOOL, 1)                        \
+	X(SETTINGS, settings.idle_timeout_ms, UINT64, UINT64_MAX)        \
+	X(SETTINGS, settings.half_closed_timeout_ms, UINT64, UINT64_MAX) \
+	X(SETTINGS, settings.keepalive_idle_s, UINT32, INT32_MAX)        \
+	X(SETTINGS, settings.keepalive_interval_s, UINT32, INT32_MAX)    \
+	X(SETTINGS, settings.keepalive_count, UINT32, INT32_MAX)         \
+	X(SETTINGS, settings.user_timeout_ms, UINT64, INT32_MAX)         \
+	X(ARRIVED, conn, UINT64, UINT64_MAX)                             \
+	X(ARRIVED, token, BIN32, 0)                                      \
+	X(PARKED, conn, UINT64, UINT64_MAX)                              \
+	X(PAIR, conn, UINT64, UINT64_MAX)                                \
+	X(PAIR, pair, UINT64, UINT64_MAX)                                \
+	X(PAIR, session, WORD, 0)                                        \
+	X(REFUSED, conn, UINT64, UINT64_MAX)                             \
+	X(REFUSED, reason, ENUM, END_REASON_MAX - 1)                     \
+	X(PAIRED, pair, UINT64, UINT64_MAX)                              \
+	X(ENDED, pair, UINT64, UINT64_MAX)                               \
+	X(ENDED, reason, ENUM, END_REASON_MAX - 1)                       \
+	X(ENDED, bytes_ab, UINT64, UINT64_MAX)                           \
+	X(ENDED, bytes_ba, UINT64, UINT64_MAX)                           \
+	X(ENDED, ms, UINT64, UINT64_MAX)                                 \
+	X(WANT, n, UINT32, UINT32_MAX)                                   \
+	X(FREED, pipe, UINT32, UINT32_MAX)                               \
+	X(PIPE, pipe, UINT32, UINT32_MAX)                                \
+	X(MOVED, pair, UINT64, UINT64_MAX)                               \
+	X(MOVED, flags, UINT32, UINT32_MAX)                              \
+	X(MOVED, bytes_ab, UINT64, UINT64_MAX)                           \
+	X(MOVED, bytes_ba, UINT64, UINT64_MAX)                           \
+	X(MOVED, pipe_ab, UINT32, UINT32_MAX)                            \
+	X(MOVED, pipe_ba, UINT32, UINT32_MAX)                            \
+	X(ADOPT, pair, UINT64, UINT64_MAX)                               \
+	X(ADOPT, part, UINT8, CHAN_PART_MAX - 1)                         \
+	X(ADOPT, pipe, UINT32, UINT32_MAX)                               \
+	X(RESUME, pair, UINT64, UINT64_MAX)                              \
+	X(RESUME, session, WORD, 0)                                      \
+	X(RESUME, flags, UINT32, UINT32_MAX)                             \
+	X(RESUME, bytes_ab, UINT64, UINT64_MAX)                          \
+	X(RESUME, bytes_ba, UINT64, UINT64_MAX)                          \
+	X(RESUME, suspect, BOOL, 1)                                      \
 	X(MOVE, pair, UINT64, UINT64_MAX)
 
 struct chan_field {

@@ -30,9 +30,10 @@ static const struct {
 	{ { .type = CHAN_READY, .gen = 7, .pid = 4711 }, B(0x94, 1, 1, 7, 0xcd, 0x12, 0x67), false },
 	{ { .type = CHAN_SETTINGS,
 	      .gen = 7,
-	      .settings = { 10000, 100, 65536, 0, 5, 1000, 0, true, LOG_LVL_DEBUG, 256, 300, 9 } },
-	    B(0x9f, 1, 2, 7, 0xcd, 0x27, 0x10, 100, 0xce, 0, 1, 0, 0, 0, 5, 0xcd, 0x03, 0xe8, 0, 0xc3, 4, 0xcd, 1, 0,
-		0xcd, 1, 44, 9),
+	      .settings = { 10000, 100, 65536, 0, 5, 1000, 0, true, LOG_LVL_DEBUG, 256, 300, 9, true, 1000, 7, 15, 5, 3,
+		  200 } },
+	    B(0xdc, 0, 22, 1, 2, 7, 0xcd, 0x27, 0x10, 100, 0xce, 0, 1, 0, 0, 0, 5, 0xcd, 0x03, 0xe8, 0, 0xc3, 4, 0xcd,
+		1, 0, 0xcd, 1, 44, 9, 0xc3, 0xcd, 3, 0xe8, 7, 15, 5, 3, 0xcc, 200),
 	    false },
 	{ { .type = CHAN_ARRIVED, .gen = 7, .conn = 1, .token = ONES(ONES32) }, B(0x95, 1, 3, 7, 1, 0xc4, 32, ONES32),
 	    true },
@@ -118,6 +119,13 @@ assert_same(const struct chan_msg *a, const struct chan_msg *b)
 	assert_true(a->settings.max_per_source == b->settings.max_per_source);
 	assert_true(a->settings.max_bad_tokens == b->settings.max_bad_tokens);
 	assert_true(a->settings.barred_ms == b->settings.barred_ms);
+	assert_int_equal(a->settings.copy_small, b->settings.copy_small);
+	assert_true(a->settings.idle_timeout_ms == b->settings.idle_timeout_ms);
+	assert_true(a->settings.half_closed_timeout_ms == b->settings.half_closed_timeout_ms);
+	assert_int_equal(a->settings.keepalive_idle_s, b->settings.keepalive_idle_s);
+	assert_int_equal(a->settings.keepalive_interval_s, b->settings.keepalive_interval_s);
+	assert_int_equal(a->settings.keepalive_count, b->settings.keepalive_count);
+	assert_true(a->settings.user_timeout_ms == b->settings.user_timeout_ms);
 }
 
 static void

@@ -94,6 +94,13 @@ test_proxy_defaults(void **state)
 	assert_int_equal(p->max_pairs_per_operator, 0);
 	assert_int_equal(p->pipe_size, 262144);
 	assert_false(p->copy_mode);
+	assert_false(p->copy_small_messages);
+	assert_int_equal(p->idle_timeout_ms, 0);
+	assert_int_equal(p->half_closed_timeout_ms, 0);
+	assert_int_equal(p->keepalive_idle_ms, 15000);
+	assert_int_equal(p->keepalive_interval_ms, 5000);
+	assert_int_equal(p->keepalive_count, 3);
+	assert_int_equal(p->user_timeout_ms, 30000);
 	assert_string_equal(p->rpc_server->path, "/jsonrpc");
 	assert_null(p->rpc_server->tls);
 	assert_null(p->rpc_server->cors);

@@ -82,6 +82,10 @@ struct chan_settings {
 	uint64_t max_per_source; /* unauthenticated ones of one remote address; 0: no limit */
 	uint64_t max_bad_tokens; /* of one remote address in a minute, 0: no limit; then closed at once for barred_ms */
 	uint64_t barred_ms;
+	bool copy_small;                                  /* as in relay_conf, with what follows */
+	uint64_t idle_timeout_ms, half_closed_timeout_ms; /* 0: never */
+	uint32_t keepalive_idle_s, keepalive_interval_s, keepalive_count;
+	uint64_t user_timeout_ms; /* 0: the kernel's own */
 };
 
 struct chan_msg {

@@ -360,7 +360,14 @@ start_slots(struct master *m)
 		.log_level = (uint8_t)m->log_level,
 		.max_per_source = c->max_unauthenticated_per_source,
 		.max_bad_tokens = c->max_bad_tokens_per_source,
-		.barred_ms = (uint64_t)c->barred_source_time_ms };
+		.barred_ms = (uint64_t)c->barred_source_time_ms,
+		.copy_small = c->copy_small_messages,
+		.idle_timeout_ms = (uint64_t)c->idle_timeout_ms,
+		.half_closed_timeout_ms = (uint64_t)c->half_closed_timeout_ms,
+		.keepalive_idle_s = (uint32_t)(c->keepalive_idle_ms / 1000),
+		.keepalive_interval_s = (uint32_t)(c->keepalive_interval_ms / 1000),
+		.keepalive_count = c->keepalive_count,
+		.user_timeout_ms = (uint64_t)c->user_timeout_ms };
 	return slots_new(daemon_base(m->daemon), &pc, &slots_ops, m, &m->slots);
 }
 

@@ -28,7 +28,7 @@
 #define SEND_PAUSE_MS  5
 #define RECV_PAUSE_MS  100
 #define LAST_FLUSH_MS  1000
-#define TIMEOUT_MAX_MS 86400000 /* keeps sums of times from overflowing */
+#define TIMEOUT_MAX_MS INT64_C(31536000000) /* a year; keeps sums of times from overflowing */
 
 static void
 ready_make(struct worker *w, struct out *o, struct chan_msg *ret, int *ret_fd)
@@ -194,6 +194,12 @@ channel_next_ms(const struct worker *w)
 
 /* --- from the master ------------------------------------------------------- */
 
+static int64_t
+timeout_ms(uint64_t ms)
+{
+	return (int64_t)(ms < TIMEOUT_MAX_MS ? ms : TIMEOUT_MAX_MS);
+}
+
 static int
 on_settings(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 {
@@ -202,6 +208,13 @@ on_settings(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 		.pipe_size = m->settings.pipe_size,
 		.max_pipes = WORKER_IDLE_PIPES,
 		.copy_mode = m->settings.copy_mode,
+		.copy_small = m->settings.copy_small,
+		.idle_timeout_ms = timeout_ms(m->settings.idle_timeout_ms),
+		.half_closed_timeout_ms = timeout_ms(m->settings.half_closed_timeout_ms),
+		.keep = { .idle_s = (int)m->settings.keepalive_idle_s,
+		    .interval_s = (int)m->settings.keepalive_interval_s,
+		    .count = (int)m->settings.keepalive_count,
+		    .user_timeout_ms = (int)m->settings.user_timeout_ms },
 		.ledger = lent_ledger(w),
 		.holds_seats = true,
 		.on_want = lent_on_want,
@@ -217,16 +230,14 @@ on_settings(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 	(void)fd;
 	(void)lost;
 	w->settings = m->settings;
-	if (w->settings.accept_timeout_ms > TIMEOUT_MAX_MS)
-		w->settings.accept_timeout_ms = TIMEOUT_MAX_MS;
-	if (w->settings.barred_ms > TIMEOUT_MAX_MS)
-		w->settings.barred_ms = TIMEOUT_MAX_MS;
+	w->settings.accept_timeout_ms = (uint64_t)timeout_ms(m->settings.accept_timeout_ms);
+	w->settings.barred_ms = (uint64_t)timeout_ms(m->settings.barred_ms);
 	rates_set(&w->rates, limits);
 	conns_on_settings(w);
 	worker_name(w, name);
 	log_open(name, (enum log_level)m->settings.log_level);
 	if (w->state != WRK_STARTING)
-		return 0; /* pipe_size and copy_mode stay as they were at the start */
+		return 0; /* what is in `conf` stays as it was at the start */
 	w->relay = relay_new(&conf, pairs_on_end, w);
 	if (!w->relay)
 		return -ENOMEM;
