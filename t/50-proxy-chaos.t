@@ -20,17 +20,18 @@ sub run_storm {
 	note_state($p);
 
 	my $l = load($p, pairs => 500, churn => 2, rate => 100_000, seconds => $for, meet => $meet, end => 60);
-	my $hits = storm($p, $l, map { $_ => 1 } @signals);
-	is($l->wait_exit(5), 0, "$what: the load ends by itself");
+	# it rages on while the streams come to their ends, but not for ever: on a slow machine no worker may ever get ready
+	my $hits = storm($p, $l, every => 0.02 * slow_factor(), seconds => $for + 10, map { $_ => 1 } @signals);
+	is($l->wait_exit(100), 0, "$what: the load ends by itself");
 	my $sum = sum_of($l);
 	note("$what: " . json_text($hits));
-	cmp_ok($hits->{$_} // 0, '>', $for * 2, "$what: $_ came often") for @signals;
+	cmp_ok($hits->{$_} // 0, '>', $for * 2 / slow_factor(), "$what: $_ came often") for @signals;
 	return ($p, $sum);
 }
 
 sub is_well_again {
-	my ($p, $what) = @_;
-	state_is_back($p, $what, kb => 2048);
+	my ($p, $what, %opt) = @_;
+	state_is_back($p, $what, kb => 2048, %opt);
 	my $l = load($p, pairs => 40, churn => 4, total => 100, seconds => 60);
 	is($l->wait_exit(90), 0, "$what: new pairs are made");
 	my $sum = sum_of($l);
@@ -59,6 +60,6 @@ sub is_well_again {
 	is($sum->{kept}{wrong}, 0, 'copying: even so nobody got a wrong byte');
 	is($sum->{kept}{false_ends} + $sum->{hung}, 0, 'copying: and nobody waits for ever');
 	isnt($p->{d}->count_log(qr/proxy\[\d+\] info ended .*reason=worker_lost/), 0, 'copying: they ended with worker_lost');
-	is_well_again($p, 'copying');
+	is_well_again($p, 'copying', workers => 1);
 }
 hyper_done();

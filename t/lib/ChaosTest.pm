@@ -144,7 +144,8 @@ sub state_of {
 
 sub note_state { my ($p) = @_; return $p->{state} = state_of($p) }
 
-# kb => how much the master's memory may have grown.
+# kb => how much the master's memory may have grown, workers => do not wait for more of them than this (what died often
+# comes back late).
 sub state_is_back {
 	my ($p, $what, %opt) = @_;
 	my ($was, $now, @more) = ($p->{state});
@@ -153,7 +154,7 @@ sub state_is_back {
 	my $ok = wait_until {
 		$now = state_of($p);
 		@more = grep { $now->{$_} > $was->{$_} + ($slack{$_} // 0) } sort keys %$was;
-		!@more && $now->{workers} == $was->{workers};
+		!@more && $now->{workers} >= ($opt{workers} // $was->{workers});
 	} 45;
 	ok($ok, "$what: descriptors and memory are back") or diag(map { "$_: was $was->{$_}, is $now->{$_}\n" } sort keys %$was);
 	note("$what: " . join ', ', map { "$_ $was->{$_} -> $now->{$_}" } sort keys %$was);
