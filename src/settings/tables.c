@@ -429,6 +429,8 @@ static const struct cfg_option public[] = {
 	  AT(conf_proxy_public, max_pairs_total), .help = "Joined connections of all workers. 0: workers x max_pairs, or what the descriptors permit." },
 	{ .key = "max_pairs_per_operator", .type = CFG_T_INTEGER, FROM(0, 1048576), .def = "0", .unit = "pairs",
 	  AT(conf_proxy_public, max_pairs_per_operator), .help = "Joined connections of each calling operator. 0: no limit." },
+	{ .key = "bytes_per_second_per_operator", .type = CFG_T_INTEGER, FROM(0, 1099511627776), .def = "0", .unit = "bytes",
+	  AT(conf_proxy_public, bytes_per_second_per_operator), .help = "What all pairs of each calling operator may move, both directions together. 0: no limit." },
 	{ .key = "pipe_size", .type = CFG_T_INTEGER, FROM(4096, 1048576), .def = "262144", .unit = "bytes",
 	  AT(conf_proxy_public, pipe_size), .help = "Size of each pipe that bytes are spliced through." },
 	{ .key = "copy_mode", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_mode), .def = "false",

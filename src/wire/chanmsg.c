@@ -60,6 +60,8 @@ enum field_kind { UINT64, UINT32, UINT8, ENUM, BOOL, BIN32, WORD };
 	X(PAIR, conn, UINT64, UINT64_MAX)                                \
 	X(PAIR, pair, UINT64, UINT64_MAX)                                \
 	X(PAIR, session, WORD, 0)                                        \
+	X(PAIR, asker, UINT64, UINT64_MAX)                               \
+	X(PAIR, rate, UINT64, UINT64_MAX)                                \
 	X(REFUSED, conn, UINT64, UINT64_MAX)                             \
 	X(REFUSED, reason, ENUM, END_REASON_MAX - 1)                     \
 	X(PAIRED, pair, UINT64, UINT64_MAX)                              \
@@ -86,7 +88,11 @@ enum field_kind { UINT64, UINT32, UINT8, ENUM, BOOL, BIN32, WORD };
 	X(RESUME, bytes_ab, UINT64, UINT64_MAX)                          \
 	X(RESUME, bytes_ba, UINT64, UINT64_MAX)                          \
 	X(RESUME, suspect, BOOL, 1)                                      \
-	X(MOVE, pair, UINT64, UINT64_MAX)
+	X(RESUME, asker, UINT64, UINT64_MAX)                             \
+	X(RESUME, rate, UINT64, UINT64_MAX)                              \
+	X(MOVE, pair, UINT64, UINT64_MAX)                                \
+	X(RATE, asker, UINT64, UINT64_MAX)                               \
+	X(RATE, rate, UINT64, UINT64_MAX)
 
 struct chan_field {
 	enum chan_type type;

@@ -46,8 +46,8 @@ static const struct {
 	      .bytes_ba = 2,
 	      .ms = 3 },
 	    B(0x98, 1, 5, 0, 0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1, 2, 3), false },
-	{ { .type = CHAN_PAIR, .gen = 7, .conn = 1, .pair = 2, .session = "0123456789ab" },
-	    B(0x96, 1, 6, 7, 1, 2, 0xac, '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b'), true },
+	{ { .type = CHAN_PAIR, .gen = 7, .conn = 1, .pair = 2, .session = "0123456789ab", .asker = 5, .rate = 100 },
+	    B(0x98, 1, 6, 7, 1, 2, 0xac, '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 5, 100), true },
 	{ { .type = CHAN_PAIRED, .gen = UINT32_MAX, .pair = 2 }, B(0x94, 1, 7, 0xce, 255, 255, 255, 255, 2), false },
 	{ { .type = CHAN_REFUSED, .gen = 7, .conn = 1, .reason = END_INTERNAL }, B(0x95, 1, 8, 7, 1, END_INTERNAL),
 	    false },
@@ -76,9 +76,12 @@ static const struct {
 	      .flags = 3,
 	      .bytes_ab = 1,
 	      .bytes_ba = 2,
-	      .suspect = true },
-	    B(0x99, 1, 20, 7, 9, 0xa2, 'a', 'b', 3, 1, 2, 0xc3), false },
+	      .suspect = true,
+	      .asker = 5,
+	      .rate = 100 },
+	    B(0x9b, 1, 20, 7, 9, 0xa2, 'a', 'b', 3, 1, 2, 0xc3, 5, 100), false },
 	{ { .type = CHAN_MOVE, .gen = 7, .pair = 9 }, B(0x94, 1, 22, 7, 9), false },
+	{ { .type = CHAN_RATE, .gen = 7, .asker = 5, .rate = 100 }, B(0x95, 1, 24, 7, 5, 100), false },
 };
 
 /* Unpacks a copy on the heap, so that ASan sees a read too far. */
@@ -106,6 +109,7 @@ assert_same(const struct chan_msg *a, const struct chan_msg *b)
 	assert_memory_equal(a->token, b->token, sizeof a->token);
 	assert_true(a->n == b->n && a->pipe == b->pipe && a->pipe_ab == b->pipe_ab && a->pipe_ba == b->pipe_ba);
 	assert_true(a->flags == b->flags && a->part == b->part && a->suspect == b->suspect);
+	assert_true(a->asker == b->asker && a->rate == b->rate);
 	assert_string_equal(a->session, b->session);
 	assert_true(a->settings.accept_timeout_ms == b->settings.accept_timeout_ms);
 	assert_true(a->settings.max_unauthenticated == b->settings.max_unauthenticated);
@@ -200,7 +204,7 @@ test_pack_refused(void **state)
 	static const struct chan_msg bad[] = {
 		{ .type = 0 },
 		{ .type = 17 },
-		{ .type = 24 },
+		{ .type = 26 },
 		{ .type = CHAN_ADOPT, .part = CHAN_PART_MAX },
 		{ .type = CHAN_REFUSED, .reason = END_REASON_MAX },
 		{ .type = CHAN_ENDED, .reason = (enum end_reason) - 1 },

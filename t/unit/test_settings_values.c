@@ -92,6 +92,7 @@ test_proxy_defaults(void **state)
 	assert_int_equal(p->max_parked_per_operator, 1024);
 	assert_int_equal(p->max_pairs_total, 0);
 	assert_int_equal(p->max_pairs_per_operator, 0);
+	assert_int_equal(p->bytes_per_second_per_operator, 0);
 	assert_int_equal(p->pipe_size, 262144);
 	assert_false(p->copy_mode);
 	assert_false(p->copy_small_messages);

@@ -171,12 +171,13 @@ struct conf_proxy_public {
 	size_t max_parked;                   /* of all; default 0: what the descriptors permit */
 	size_t max_parked_per_operator;      /* default 1,024 */
 	size_t max_pairs_total; /* of all workers; default 0: workers x max_pairs, or what the descriptors permit */
-	size_t max_pairs_per_operator;  /* default 0 */
-	size_t pipe_size;               /* bytes per pipe; default 262,144 */
-	bool copy_mode;                 /* read/write instead of splice; the test oracle. Default false */
-	bool copy_small_messages;       /* default false */
-	int64_t idle_timeout_ms;        /* of a pair; default 0: none */
-	int64_t half_closed_timeout_ms; /* default 0: idle_timeout_ms */
+	size_t max_pairs_per_operator;        /* default 0 */
+	size_t bytes_per_second_per_operator; /* both directions of all its pairs; default 0 */
+	size_t pipe_size;                     /* bytes per pipe; default 262,144 */
+	bool copy_mode;                       /* read/write instead of splice; the test oracle. Default false */
+	bool copy_small_messages;             /* default false */
+	int64_t idle_timeout_ms;              /* of a pair; default 0: none */
+	int64_t half_closed_timeout_ms;       /* default 0: idle_timeout_ms */
 	int64_t keepalive_idle_ms, keepalive_interval_ms; /* of pairs; whole seconds. Default 15 s, 5 s */
 	unsigned keepalive_count;                         /* default 3 */
 	int64_t user_timeout_ms;                          /* of pairs; default 30 s, 0 the kernel's */

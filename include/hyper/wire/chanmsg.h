@@ -39,7 +39,8 @@
 	X(NOPIPE, 16, 0)  \
 	X(ADOPT, 18, 1)   \
 	X(RESUME, 20, 0)  \
-	X(MOVE, 22, 0)
+	X(MOVE, 22, 0)    \
+	X(RATE, 24, 0)
 
 enum chan_type {
 #define X(n, num, fd) CHAN_##n = num,
@@ -51,7 +52,7 @@ enum chan_type {
  * SETTINGS settings                                 limits and mode, right after the start and on reload
  * ARRIVED  conn, token + socket                     32 bytes read, a live record exists
  * PARKED   conn                                     answer to ARRIVED, first party: drop your copy
- * PAIR     conn, pair, session + B's socket         answer to ARRIVED, second party: splice yours with this one
+ * PAIR     conn, pair, session, asker, rate + B's socket  answer to ARRIVED, second party: splice yours with this one
  * REFUSED  conn, reason                             answer to ARRIVED: close yours
  * PAIRED   pair                                     answer to PAIR and RESUME: the worker moves its bytes now
  * ENDED    pair, reason, bytes_ab, bytes_ba, ms     exactly one for each pair; `a` is the second party
@@ -63,8 +64,9 @@ enum chan_type {
  * NOPIPE   -                                        there are no more
  * FREED    pipe                                     the worker has closed this one
  * ADOPT    pair, part, pipe + descriptor            one part of a pair that goes on here
- * RESUME   pair, session, flags, bytes, suspect     all parts have come: go on. Answer PAIRED, or MOVED: not possible
+ * RESUME   pair, session, flags, bytes, suspect, asker, rate  all parts have come: go on. Answer PAIRED, or MOVED: not possible
  * MOVE     pair                                     give it back
+ * RATE     asker, rate                              what its pairs of this operator may move together from now on
  * MOVED    pair, flags, bytes, pipes                here it is; our descriptors are closed
  */
 enum chan_part { CHAN_PART_SOCKET_A, CHAN_PART_SOCKET_B, CHAN_PART_PIPE_AB, CHAN_PART_PIPE_BA, CHAN_PART_MAX };
@@ -105,6 +107,9 @@ struct chan_msg {
 	uint32_t flags;            /* RELAY_* of relay_seat */
 	uint8_t part;              /* enum chan_part */
 	bool suspect;              /* its turn was in progress when its worker died */
+	uint64_t asker;            /* number of the operator that the pair counts for; 0: no limit of bytes a second */
+	uint64_t
+	    rate; /* bytes a second of this operator's pairs at this worker; for PAIR and RESUME: unless it has such */
 	struct chan_settings settings;
 };
 

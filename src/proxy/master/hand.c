@@ -24,6 +24,7 @@
 #include "hyper/base/clock.h"
 #include "hyper/base/log.h"
 #include "proxy/master/pipes.h"
+#include "proxy/master/share.h"
 
 #define WAIT_MS 60000
 #define REST_MS 100 /* a worker that could not take a pair gets none before then */
@@ -92,6 +93,7 @@ hand_pair(struct pairs *all, struct pair *p, struct slot *s)
 		post_part(s, p, i == 0 ? CHAN_PART_PIPE_AB : CHAN_PART_PIPE_BA, p->pipe_no[i], fd);
 	}
 	memcpy(m.session, p->session, sizeof(m.session));
+	share_fill(all->share, p, s, &m);
 	slot_post(s, &m, -1);
 	log_info("resume",
 	    "pair=%" PRIu64 " session=%s worker=%u flags=%x bytes_ab=%" PRIu64 " bytes_ba=%" PRIu64 " ms=%" PRId64,

@@ -342,6 +342,7 @@ start_slots(struct master *m)
 		.max_pairs = m->limits.max_pairs,
 		.max_pipes = m->limits.max_pipes,
 		.pipe_size = c->pipe_size,
+		.operator_rate = c->bytes_per_second_per_operator,
 		.copy_mode = c->copy_mode };
 
 	pc.n_pipes = (uint32_t)m->limits.max_pipes + LIMITS_PIPES_SPARE;

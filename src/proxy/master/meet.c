@@ -36,6 +36,7 @@
 #include "proxy/master/pairing.h"
 #include "proxy/master/pipes.h"
 #include "proxy/master/rescue.h"
+#include "proxy/master/share.h"
 
 #define FIRST_PIPES 4 /* that a worker gets unasked */
 
@@ -44,6 +45,7 @@ struct meet {
 	struct hand_conf hand;
 	bool copy_mode;
 	struct pairs *pairs;
+	struct share *share; /* NULL: no limit */
 };
 
 struct meet *
@@ -58,10 +60,13 @@ meet_new(struct sessions *sessions, struct quota *quota, const struct meet_conf 
 	    (struct hand_conf){ .max_pipes = conf->copy_mode ? 0 : conf->max_pipes, .pipe_size = conf->pipe_size };
 	m->copy_mode = conf->copy_mode;
 	m->pairs = pairs_new(quota, conf->workers, conf->max_pairs);
-	if (!m->pairs) {
-		free(m);
+	if (conf->operator_rate > 0)
+		m->share = share_new(conf->operator_rate, conf->workers);
+	if (!m->pairs || (conf->operator_rate > 0 && !m->share)) {
+		meet_free(m);
 		return NULL;
 	}
+	m->pairs->share = m->share;
 	return m;
 }
 
@@ -71,6 +76,7 @@ meet_free(struct meet *m)
 	if (!m)
 		return;
 	pairs_free(m->pairs);
+	share_free(m->share);
 	free(m);
 }
 
@@ -136,6 +142,7 @@ hand_to_its_worker(struct meet *m, struct pair *p, struct slot *s, uint64_t conn
 	memcpy(msg.session, p->session, sizeof(msg.session));
 	p->is_new = true;
 	pairing_enter(m->pairs, p, PAIR_HANDING, s, "pair");
+	share_fill(m->share, p, s, &msg);
 	slot_post(s, &msg, p->fd[1]);
 }
 
@@ -349,4 +356,5 @@ void
 meet_on_tick(struct meet *m)
 {
 	hand_tick(m->pairs, !m->copy_mode && !m->pairs->is_stopping);
+	share_tick(m->share, m->pairs, clock_now_ms());
 }

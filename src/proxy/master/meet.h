@@ -16,7 +16,8 @@ struct meet_conf {
 	size_t max_pairs; /* per worker */
 	size_t max_pipes; /* per worker */
 	size_t pipe_size;
-	bool copy_mode; /* no pipes, and what is in a worker's buffer cannot be moved */
+	uint64_t operator_rate; /* bytes a second of each operator; 0 no limit */
+	bool copy_mode;         /* no pipes, and what is in a worker's buffer cannot be moved */
 };
 
 /* `sessions` and `quota` are borrowed until meet_free(). NULL when out of memory; taken. */

@@ -58,9 +58,10 @@ struct pair {
 	int fd[2];              /* a: second party, b: first party; owned until DONE */
 	/* What the sockets do not tell, for the next worker. Valid while WAITING and HANDING. */
 	uint64_t bytes[2];
-	uint32_t flags;      /* RELAY_EOF_*, RELAY_BROKEN_*; in rescue.c all of the seat's */
-	int pipe_fd[2];      /* WAITING: with bytes of a to b, b to a; owned; -1 none */
-	uint32_t pipe_no[2]; /* HANDING: the same pipe's number in `slot`'s table, which owns it; CHAN_NO_PIPE none */
+	uint32_t flags;        /* RELAY_EOF_*, RELAY_BROKEN_*; in rescue.c all of the seat's */
+	int pipe_fd[2];        /* WAITING: with bytes of a to b, b to a; owned; -1 none */
+	uint32_t pipe_no[2];   /* HANDING: the same pipe's number in `slot`'s table, which owns it; CHAN_NO_PIPE none */
+	uint64_t shared_bytes; /* share.c: of both directions, at its last look */
 	bool suspect;
 	bool was_seen;   /* rescue.c: it has a seat */
 	bool is_new;     /* HANDING by PAIR, not by ADOPT */
@@ -89,7 +90,8 @@ struct pairs {
 	uint64_t last_id;
 	struct pair *by_id;
 	struct pair_list waiting;
-	size_t loose_pipes; /* owned by pairs that wait */
+	size_t loose_pipes;  /* owned by pairs that wait */
+	struct share *share; /* borrowed; NULL: no limit of an operator's bytes a second */
 	bool is_stopping;
 	unsigned n_loads;
 	struct load loads[];

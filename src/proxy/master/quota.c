@@ -56,7 +56,8 @@ _Static_assert(ARRAY_LEN(kind_tab) == QUOTA_KIND_MAX, "a row for each kind");
 
 struct quota_op {
 	size_t n[QUOTA_KIND_MAX];
-	size_t holds;               /* sum of n */
+	size_t holds; /* sum of n */
+	uint64_t number;
 	int64_t whole_ns[2];        /* when the rate as asker, as target is whole again */
 	TAILQ_ENTRY(quota_op) idle; /* while is_idle */
 	bool is_idle;
@@ -69,6 +70,7 @@ struct quota {
 	struct quota_op *ops;
 	TAILQ_HEAD(, quota_op) idle;
 	int64_t now_ns; /* the latest that we were told */
+	uint64_t last_number;
 	size_t held[QUOTA_KIND_MAX];
 	uint64_t refused[QUOTA_LIMIT_MAX];
 	struct log_limit log[QUOTA_LIMIT_MAX];
@@ -161,6 +163,7 @@ op_get(struct quota *q, const char *name, struct quota_op **ret, struct quota_no
 	if (!op)
 		return -ENOMEM;
 	memcpy(op->name, name, len);
+	op->number = ++q->last_number;
 	HASH_ADD_KEYPTR(hh, q->ops, op->name, len, op);
 	if (!op->hh.tbl) { /* HASH_NONFATAL_OOM */
 		free(op);
@@ -328,6 +331,12 @@ quota_answered(struct quota *q, struct quota_op *from, struct quota_op *to)
 }
 
 /* --- for people --- */
+
+uint64_t
+quota_number(const struct quota_op *op)
+{
+	return op->number;
+}
 
 size_t
 quota_held(const struct quota *q, enum quota_kind kind)

@@ -74,6 +74,9 @@ void quota_give(struct quota *, struct quota_op *, enum quota_kind);
 /* Now and then: forgets those who hold nothing and whose rate is whole again. */
 void quota_tick(struct quota *, int64_t now_ns);
 
+/* Its number, never used again; not 0. */
+uint64_t quota_number(const struct quota_op *);
+
 size_t quota_held(const struct quota *, enum quota_kind);
 size_t quota_names(const struct quota *);
 uint64_t quota_refused(const struct quota *, enum quota_limit);

@@ -338,6 +338,15 @@ on_move(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 	return pairs_move(w, m);
 }
 
+static int
+on_rate(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
+{
+	(void)fd;
+	(void)lost;
+	relay_group_rate(w->relay, m->asker, m->rate);
+	return 0;
+}
+
 /* What may come when (docs/ipc.md has the same table). */
 static const struct chan_rule {
 	enum chan_type type;
@@ -357,6 +366,7 @@ static const struct chan_rule {
 	{ CHAN_ADOPT, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING), on_adopt },
 	{ CHAN_RESUME, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING), on_resume },
 	{ CHAN_MOVE, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED), on_move },
+	{ CHAN_RATE, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED), on_rate },
 };
 
 /* 0, or -errno: nothing sensible can follow. *fd is closed by the caller unless it was taken. */

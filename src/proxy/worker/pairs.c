@@ -211,8 +211,11 @@ pair_add(struct worker *w, struct pair *p)
 }
 
 static void
-pair_begins(struct worker *w, struct pair *p)
+pair_begins(struct worker *w, struct pair *p, const struct chan_msg *msg)
 {
+	if (msg->asker && relay_pair_join(w->relay, p->id, msg->asker, msg->rate) < 0)
+		log_warn("pair",
+		    "pair=%" PRIu64 " what=\"its operator's limit of bytes a second\" err=\"out of memory\"", p->id);
 	w->pairs_total++;
 	pair_say(w, p, SAY_PAIRED);
 }
@@ -274,7 +277,7 @@ pairs_join(struct worker *w, const struct chan_msg *msg, int first_fd)
 		pair_report(w, p, &end);
 		return 0;
 	}
-	pair_begins(w, p);
+	pair_begins(w, p, msg);
 	log_info(
 	    "paired", "pair=%" PRIu64 " conn=%" PRIu64 " session=%s worker=%u", p->id, msg->conn, p->session, w->slot);
 	return 0;
@@ -371,7 +374,7 @@ pairs_resume(struct worker *w, const struct chan_msg *msg)
 		pair_give_back(w, p, &before, "not possible here");
 		return 0;
 	}
-	pair_begins(w, p);
+	pair_begins(w, p, msg);
 	log_info("resumed", "pair=%" PRIu64 " session=%s worker=%u flags=%x bytes_ab=%" PRIu64 " bytes_ba=%" PRIu64,
 	    p->id, p->session, w->slot, msg->flags, msg->bytes_ab, msg->bytes_ba);
 	return 0;
