@@ -190,10 +190,12 @@ cmp_ok($sum->{kept}{stall_ms}, '<', 8000 * slow_factor(), 'a worker that stands 
 under_load('a rescuer that dies before it is through', sub {
 	hit('KILL', $_) for living_workers($p);
 	my $pids = '';
-	for my $round (1 .. 25) {
+	# more rounds where others keep the machine busy: a worker that is hit before it is ready had no pairs
+	for my $round (1 .. 100) {
+		last if $round > 25 && (rescued_of($p))[0] >= 8;
 		# one comes back at once for the pairs that wait; it starts, gets them, and dies somewhere on the way
 		wait_until { living_workers($p) && join(' ', living_workers($p)) ne $pids } or die 'no worker comes back';
-		select undef, undef, undef, (0.01 + 0.002 * $round) * slow_factor(); # lasts: the moment to be hit moves
+		select undef, undef, undef, (0.01 + 0.002 * ($round % 50)) * slow_factor(); # lasts: the moment to be hit moves
 		$pids = join ' ', living_workers($p);
 		hit('KILL', $_) for split / /, $pids;
 	}

@@ -25,7 +25,7 @@
 #define USER_TIMEOUT_MS 30000
 
 /* Of tcpi_state; <netinet/tcp.h> names them, but cannot be included beside <linux/tcp.h>. */
-enum { TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_LISTEN = 10 };
+enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_CLOSE_WAIT = 8, TCP_LISTEN = 10 };
 
 /* Room for one descriptor. CMSG_SPACE is padded: on LP64 two fit, three are cut. */
 union control {
@@ -90,29 +90,47 @@ sock_option(int fd, int level, int name)
 	return getsockopt(fd, level, name, &v, &len) < 0 ? -1 : v;
 }
 
-bool
-fd_is_tcp(int fd)
+/* Both directions, with no error: a reset sets POLLERR as well. */
+static bool
+is_shut(int fd)
+{
+	struct pollfd p = { .fd = fd };
+
+	return poll(&p, 1, 0) == 1 && p.revents == POLLHUP;
+}
+
+enum fd_tcp
+fd_tcp_look(int fd)
 {
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 
-	/* what is no TCP over IPv4 or IPv6 has another protocol, or no TCP_INFO */
-	if (sock_option(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP)
-		return false;
+	/* what is no TCP over IPv4 or IPv6 has no TCP_INFO */
 	memset(&info, 0, sizeof(info));
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
-		return false;
+		return FD_TCP_NONE;
 	switch (info.tcpi_state) {
 	case TCP_LISTEN:
-	case TCP_SYN_SENT: return false;
+	case TCP_SYN_SENT: return FD_TCP_NONE;
+	case TCP_ESTABLISHED:
+	case TCP_CLOSE_WAIT:
+		return FD_TCP_OPEN; /* nobody has shut it down here */
 	/* A reset that arrived in the meantime. It was a connection all the same, and
 	 * its sender did nothing wrong; bytes that it received tell it from a socket
 	 * that never was connected. */
 	case TCP_CLOSE:
-		return len >= offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info.tcpi_bytes_received) &&
-		       info.tcpi_bytes_received > 0;
-	default: return true;
+		if (len < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info.tcpi_bytes_received) ||
+		    info.tcpi_bytes_received == 0)
+			return FD_TCP_NONE;
+		break;
 	}
+	return is_shut(fd) ? FD_TCP_SHUT : FD_TCP_OPEN;
+}
+
+bool
+fd_is_tcp(int fd)
+{
+	return fd_tcp_look(fd) != FD_TCP_NONE;
 }
 
 bool
@@ -139,15 +157,6 @@ fd_tcp_has_ended(int fd)
 	return inq > 0;
 }
 
-bool
-fd_is_shut(int fd)
-{
-	struct pollfd p = { .fd = fd };
-
-	/* a reset sets POLLERR as well */
-	return poll(&p, 1, 0) == 1 && p.revents == POLLHUP;
-}
-
 void
 fd_notice_vanished(int fd)
 {
@@ -163,7 +172,7 @@ fd_notice_vanished(int fd)
 	size_t i;
 
 	/* the last one of the list is there: inherited from the listener, or set before */
-	if (sock_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT) == USER_TIMEOUT_MS)
+	if (sock_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT) > 0)
 		return;
 	for (i = 0; i < ARRAY_LEN(opt); i++)
 		(void)!setsockopt(fd, opt[i].level, opt[i].name, &opt[i].value, sizeof(opt[i].value));

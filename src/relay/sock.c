@@ -48,13 +48,39 @@ sock_keep(int fd, const struct relay_keep *keep)
 }
 
 void
-sock_tune(int fd, const struct relay_keep *keep)
+relay_tune_listener(int fd, const struct relay_keep *keep)
 {
 	sock_keep(fd, keep);
 	set_opt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	set_opt(fd, SOL_SOCKET, SO_OOBINLINE, 1); /* an urgent byte keeps its place in the stream */
-	set_opt(fd, SOL_SOCKET, SO_RCVLOWAT, 1);  /* it was 32 while the token was awaited */
-	set_linger(fd, true);                     /* what a killed process leaves behind is a reset, not an end */
+}
+
+static bool
+has_opt(int fd, int level, int name, int value)
+{
+	socklen_t len = sizeof(int);
+	int v;
+
+	return getsockopt(fd, level, name, &v, &len) == 0 && v == value;
+}
+
+/* Did it inherit all that from its listener? Nobody else sets SO_OOBINLINE; the other two tell of other settings. */
+static bool
+sock_is_tuned(int fd, const struct relay_keep *keep)
+{
+	return keep->idle_s > 0 && has_opt(fd, SOL_SOCKET, SO_OOBINLINE, 1) &&
+	       has_opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, keep->user_timeout_ms) &&
+	       has_opt(fd, IPPROTO_TCP, TCP_KEEPIDLE, keep->idle_s);
+}
+
+void
+sock_tune(int fd, const struct relay_keep *keep)
+{
+	if (!sock_is_tuned(fd, keep)) {
+		relay_tune_listener(fd, keep);
+		set_opt(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+	}
+	set_linger(fd, true); /* what a killed process leaves behind is a reset, not an end */
 }
 
 bool

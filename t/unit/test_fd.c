@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "hyper/base/attr.h"
 #include "hyper/base/fd.h"
 
 static void
@@ -228,6 +230,51 @@ test_is_tcp(void **state)
 	close(l), close(b), close(sv[0]), close(sv[1]), close(p[0]), close(p[1]), close(u), close(fresh);
 }
 
+/* Who has a duplicate and gave up says so by shutting it down. */
+static void
+test_is_shut(void **state)
+{
+	static const struct {
+		const char *what;
+		int ours, peers; /* SHUT_*, -1 none */
+		bool peer_first;
+		enum fd_tcp is;
+	} rows[] = {
+		{ "open", -1, -1, false, FD_TCP_OPEN },
+		{ "the peer ended", -1, SHUT_WR, true, FD_TCP_OPEN },
+		{ "one direction", SHUT_WR, -1, false, FD_TCP_OPEN },
+		{ "both", SHUT_RDWR, -1, false, FD_TCP_SHUT },
+		{ "both, then the peer", SHUT_RDWR, SHUT_WR, false, FD_TCP_SHUT },
+		{ "both, the peer before", SHUT_RDWR, SHUT_WR, true, FD_TCP_SHUT },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct pollfd p = { .events = POLLIN };
+		int l, a, b;
+
+		tcp_pair(AF_INET, &l, &a, &b);
+		assert_int_equal(write(a, "x", 1), 1);
+		p.fd = b;
+		assert_int_equal(poll(&p, 1, 5000), 1);
+		if (rows[i].peers >= 0 && rows[i].peer_first) {
+			shutdown(a, rows[i].peers);
+			p.events = POLLRDHUP;
+			assert_int_equal(poll(&p, 1, 5000), 1);
+		}
+		if (rows[i].ours >= 0)
+			shutdown(b, rows[i].ours);
+		if (rows[i].peers >= 0 && !rows[i].peer_first) {
+			p = (struct pollfd){ .fd = a, .events = POLLIN };
+			assert_int_equal(poll(&p, 1, 5000), 1);
+			shutdown(a, rows[i].peers);
+		}
+		if (fd_tcp_look(b) != rows[i].is)
+			fail_msg("%s: %d", rows[i].what, fd_tcp_look(b));
+		close(l), close(a), close(b);
+	}
+}
+
 static void
 test_flags(void **state)
 {
@@ -261,6 +308,7 @@ main(void)
 		cmocka_unit_test(test_send),
 		cmocka_unit_test(test_dead_peer),
 		cmocka_unit_test(test_is_tcp),
+		cmocka_unit_test(test_is_shut),
 		cmocka_unit_test(test_flags),
 	};
 

@@ -24,14 +24,14 @@ int fd_accept_from(int listen_fd, struct sockaddr_storage *ret_peer) ATTR_MUST_U
 /* Is it a connected TCP socket over IPv4 or IPv6? What a sibling sends is checked with this. One that has
  * received bytes and was reset since counts as connected: its sender did nothing wrong. */
 bool fd_is_tcp(int fd);
+/* Likewise, and was it shut down in both directions, by whoever has it too? A reset is something else. */
+enum fd_tcp { FD_TCP_NONE, FD_TCP_OPEN, FD_TCP_SHUT };
+enum fd_tcp fd_tcp_look(int fd);
 
 /* Of a TCP socket in the state CLOSE without an error to be taken: has its peer's FIN come? A read says 0 behind
  * a FIN, and also behind a reset whose error somebody took before; but what TCP_INQ says with that 0 is 1 only
  * behind a FIN (Linux 6.18). True too while bytes wait: then no read has taken an error. */
 bool fd_tcp_has_ended(int fd);
-
-/* Was this TCP socket shut down in both directions, by whoever has it too? A reset is something else. */
-bool fd_is_shut(int fd);
 
 /* A peer that vanished without a word is noticed within 30 s, with and without
  * bytes under way: keepalive after 15 s, every 5 s, three times, and

@@ -165,6 +165,10 @@ void relay_group_rate(struct relay *, uint64_t group, uint64_t rate);
  * kernel permits: taken, or -errno. */
 int relay_pipe_open(size_t size) ATTR_MUST_USE;
 
+/* What every socket of a pair gets, for those that are accepted from this listener: they inherit it, which saves a
+ * system call for each option. Whose SO_RCVLOWAT is changed must set it back to 1 before the socket is joined. */
+void relay_tune_listener(int fd, const struct relay_keep *);
+
 /* An empty pipe as relay_pipe_open() makes them, number `no`; given. Who waits for one goes on.
  * 0, or -EINVAL (a number that does not exist or is here already; the descriptor is closed). */
 int relay_pipe_give(struct relay *, uint32_t no, int fd) ATTR_MUST_USE;

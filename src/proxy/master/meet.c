@@ -183,12 +183,13 @@ pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses, 
 static int
 on_arrived(struct meet *m, struct slot *s, const struct chan_msg *msg, int *fd, bool lost)
 {
+	enum fd_tcp look = FD_TCP_OPEN;
 	struct session *ses = NULL;
 	struct token token;
 	uint8_t hash[32];
 
 	/* A sibling that sends anything else is wrong, not unlucky. */
-	if (!lost && !fd_is_tcp(*fd))
+	if (!lost && (look = fd_tcp_look(*fd)) == FD_TCP_NONE)
 		return -EPROTO;
 	if (!lost) {
 		memcpy(token.bytes, msg->token, sizeof(token.bytes));
@@ -200,7 +201,7 @@ on_arrived(struct meet *m, struct slot *s, const struct chan_msg *msg, int *fd, 
 		answer_refused(s, msg->conn, END_BUSY);
 	else if (!ses)
 		answer_refused(s, msg->conn, END_UNKNOWN_TOKEN);
-	else if (fd_is_shut(*fd))
+	else if (look == FD_TCP_SHUT)
 		answer_refused(
 		    s, msg->conn, END_DEADLINE); /* it waited too long for us: that is not the other party's fault */
 	else if (ses->state == SESSION_ISSUED)

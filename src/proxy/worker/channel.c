@@ -241,6 +241,8 @@ on_settings(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 	w->relay = relay_new(&conf, pairs_on_end, w);
 	if (!w->relay)
 		return -ENOMEM;
+	for (size_t i = 0; i < w->n_listeners; i++)
+		relay_tune_listener(w->listeners[i].fd, &conf.keep);
 	worker_enter(w, WRK_SERVING, "settings");
 	return 0;
 }

@@ -169,7 +169,7 @@ listeners_init(struct worker *w)
 		if (r < 0)
 			return r;
 		*l = (struct listener){ .item.tag = ITEM_LISTENER, .fd = fd };
-		/* Inherited by what is accepted: one wake-up, at byte 32; and what every pair wants. Only optimisations. */
+		/* Inherited by what is accepted: one wake-up, at byte 32. Only an optimisation. */
 		(void)!setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &lowat, sizeof(lowat));
 	}
 	return w->n_listeners > 0 ? 0 : -ENOTSOCK;
