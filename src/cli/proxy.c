@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "cli/cmd.h"
+#include "cli/proxy_admin.h"
 #include "hyper/base/daemon.h"
 #include "hyper/base/log.h"
 #include "hyper/proxy/programs.h"
@@ -83,12 +84,53 @@ proxy_worker(const struct cmd_args *args)
 	return proxy_worker_run((unsigned)slot, (uint32_t)gen);
 }
 
+#define JSON_OPT                                                   \
+	{                                                          \
+		.name = "json", .help = "print the answer as JSON" \
+	}
+#define OPERATOR_OPT                                                                               \
+	{                                                                                          \
+		.name = "operator", .arg = "NAME", .help = "only what this operator takes part in" \
+	}
+
 static const struct cmd proxy_cmds[] = {
 	{ .words = "run public",
 	    .args = "",
 	    .help = "run the public proxy: broker, endpoint, relay",
 	    .run = proxy_run_public },
 	{ .words = "check", .args = "", .help = "check the settings only: exit status 0 or 78", .run = proxy_check },
+	{ .words = "status",
+	    .args = "",
+	    .help = "numbers of the running proxy",
+	    .run = proxy_admin_status,
+	    .opts = { JSON_OPT } },
+	{ .words = "pairs",
+	    .args = "",
+	    .help = "its pairs: who, how long, how many bytes",
+	    .run = proxy_admin_pairs,
+	    .opts = { JSON_OPT, OPERATOR_OPT } },
+	{ .words = "tokens",
+	    .args = "",
+	    .help = "its tokens: issued and parked",
+	    .run = proxy_admin_tokens,
+	    .opts = { JSON_OPT, OPERATOR_OPT } },
+	{ .words = "top",
+	    .args = "",
+	    .help = "status and pairs, redrawn every 2 seconds; q ends it",
+	    .run = proxy_admin_top },
+	{ .words = "explain",
+	    .args = "SESSION|OPERATOR",
+	    .help = "where a brokering stands or how it ended, why, and what to do",
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = proxy_admin_explain,
+	    .opts = { JSON_OPT } },
+	{ .words = "kick",
+	    .args = "[SESSION]",
+	    .help = "end a pair or a token, or all of an operator",
+	    .max_args = 1,
+	    .run = proxy_admin_kick,
+	    .opts = { JSON_OPT, OPERATOR_OPT } },
 	{ .words = "worker", .args = "SLOT GENERATION", .min_args = 2, .max_args = 2, .run = proxy_worker },
 };
 

@@ -176,6 +176,9 @@ static const struct cfg_option metrics_dropped[] = {
 #define METRICS(s) \
 	{ .key = "metrics", .type = CFG_T_GROUP, .sub = metrics, .alloc = sizeof(struct conf_metrics), AT(s, metrics), \
 	  .help = "Numbers of now, for monitoring and for people." }
+#define ADMIN_SOCKET(s) \
+	{ .key = "admin_socket", .type = CFG_T_PATH, AT(s, admin_socket), \
+	  .help = "UNIX socket that the verbs ask: status, reload and others. Default: none." }
 #define LOG_LEVEL(s) \
 	{ .key = "log_level", .type = CFG_T_WORD, .words = log_levels, AT(s, log_level), .def = "info", \
 	  .help = "Least important lines that are logged." }
@@ -310,6 +313,7 @@ static const struct cfg_option hyper[] = {
 	  .help = "Own operator, as in the directory." },
 	LOG_LEVEL(conf_hyper),
 	METRICS(conf_hyper),
+	ADMIN_SOCKET(conf_hyper),
 	{ .key = "directory", .type = CFG_T_GROUP, .sub = directory, .alloc = sizeof(struct conf_directory),
 	  .is_required = true, AT(conf_hyper, directory), .help = "Where operators are looked up." },
 	{ .key = "signing", .type = CFG_T_GROUP, .sub = signing, .alloc = sizeof(struct conf_signing),
@@ -353,6 +357,7 @@ static const struct cfg_option sd_directory[] = {
 static const struct cfg_option sd[] = {
 	LOG_LEVEL(conf_sd),
 	METRICS(conf_sd),
+	ADMIN_SOCKET(conf_sd),
 	RPC_SERVER(conf_sd, "jsonrpc_server"),
 	{ .key = "store", .type = CFG_T_GROUP, .sub = store, .is_required = true, .help = "Where records are kept." },
 	{ .key = "directory", .type = CFG_T_GROUP, .sub = sd_directory, .is_required = true,
@@ -456,6 +461,7 @@ static const struct cfg_option public[] = {
 static const struct cfg_option proxy[] = {
 	LOG_LEVEL(conf_proxy),
 	METRICS(conf_proxy),
+	ADMIN_SOCKET(conf_proxy),
 	{ .key = "public", .type = CFG_T_GROUP, .sub = public, .alloc = sizeof(struct conf_proxy_public),
 	  AT(conf_proxy, public), .check = check_public, .help = "What proxy run public does." },
 	{ .key = "private", .type = CFG_T_REFUSED, .help = "this version has no private proxy yet; remove the group" },

@@ -34,6 +34,7 @@
 	X(CROWDED, "crowded", "too many connections from one address have sent no token yet")       \
 	X(BARRED, "barred", "too many bad tokens came from this address lately")                    \
 	X(IDLE, "idle", "no byte was delivered over the pair within idle_timeout")                  \
+	X(KICKED, "kicked", "an operator of the proxy ended it: proxy kick")                        \
 	X(HALF_CLOSED, "half_closed", "one side had ended, and the other sent nothing within half_closed_timeout")
 
 enum end_reason {

@@ -33,10 +33,11 @@ struct worker_stats {
 	uint64_t waiting;         /* now: ARRIVED sent, not answered */
 	uint64_t pairs;           /* now */
 	uint64_t pairs_total;
-	uint64_t bytes;       /* delivered, both directions */
-	uint64_t refused[32]; /* by enum end_reason */
-	uint64_t pipes;       /* pipes open, idle ones included */
-	uint64_t reserved[16];
+	uint64_t bytes;         /* delivered, both directions */
+	uint64_t refused[32];   /* by enum end_reason */
+	uint64_t pipes;         /* pipes open, idle ones included */
+	uint64_t accept_errors; /* accept failed for want of descriptors or memory, or for the connection */
+	uint64_t reserved[15];
 };
 _Static_assert(offsetof(struct worker_stats, heartbeat_ns) == 16, "docs/shm.md");
 _Static_assert(offsetof(struct worker_stats, refused) == 72, "docs/shm.md");

@@ -122,6 +122,7 @@ struct conf_hyper {
 	char *name; /* own operator */
 	enum log_level log_level;
 	struct conf_metrics *metrics; /* may be NULL */
+	char *admin_socket;           /* NULL: none */
 	struct conf_directory *directory;
 	struct conf_signing *signing;  /* may be NULL */
 	struct conf_channel *channels; /* in configuration order, at most one of each type */
@@ -137,6 +138,7 @@ struct conf_hyper {
 struct conf_sd {
 	enum log_level log_level;
 	struct conf_metrics *metrics;       /* may be NULL */
+	char *admin_socket;                 /* NULL: none */
 	struct conf_rpc_server *rpc_server; /* key jsonrpc_server */
 	char *store_path;                   /* store = { type = "sqlite"; path = ...; } */
 	struct conf_strings ca_certificate_files;
@@ -186,6 +188,7 @@ struct conf_proxy_public {
 struct conf_proxy {
 	enum log_level log_level;
 	struct conf_metrics *metrics;     /* may be NULL */
+	char *admin_socket;               /* NULL: none */
 	struct conf_proxy_public *public; /* NULL when the settings have none */
 };
 

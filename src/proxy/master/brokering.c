@@ -33,6 +33,7 @@
 #include "hyper/wire/json.h"
 #include "hyper/wire/token.h"
 #include "proxy/master/form.h"
+#include "proxy/master/tally.h"
 
 #define NS_PER_MS 1000000
 
@@ -402,6 +403,10 @@ serve(struct brokering *b, struct rpc_call *call, const struct form *f, int64_t 
 		rc = session_issue(b->conf.sessions, &n, &a->session, &no);
 	}
 	if (rc < 0) {
+		tally_refused(f->from, f->to,
+		    rc == -EDQUOT                   ? END_QUOTA
+		    : rc == -EBUSY || rc == -ENOSPC ? END_BUSY
+						    : END_INTERNAL);
 		rpc_call_answer(call, refusal(b, f, rc, &no));
 		if (a)
 			ask_free(a);
@@ -420,6 +425,7 @@ on_request_connection(struct brokering *b, struct rpc_call *call, int64_t asked_
 	if (form_parse(b->callers, rpc_call_request(call), &f, &answer) != 0) {
 		log_limited(
 		    &refuse_limit, LOG_LVL_INFO, "bad_request", "method=requestConnection code=%d", answer.code);
+		tally_refused("", "", END_BAD_REQUEST);
 		rpc_call_answer(call, answer);
 		return;
 	}
@@ -433,10 +439,11 @@ brokering_on_call(struct rpc_call *call, void *broker)
 	int64_t asked_ns = clock_now_ns();
 	struct brokering *b = broker;
 
-	if (b->is_draining)
+	if (b->is_draining) {
+		tally_refused("", "", END_DRAINING);
 		rpc_call_answer(call, rpc_fail_step(RPC_DRAINING, END_DRAINING, STEP_ASKED, NULL, 0,
 					  "%s is shutting down: ask again when it is back", b->conf.name));
-	else if (strcmp(rpc_call_request(call)->method, "requestConnection") == 0)
+	} else if (strcmp(rpc_call_request(call)->method, "requestConnection") == 0)
 		on_request_connection(b, call, asked_ns);
 	else
 		rpc_call_answer(call, rpc_fail(RPC_NO_METHOD, NULL, "method not found"));

@@ -25,6 +25,7 @@
 #include "hyper/base/daemon.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
+#include "hyper/net/admin.h"
 #include "hyper/net/listen.h"
 #include "hyper/net/rpcclient.h"
 #include "hyper/net/rpcserver.h"
@@ -35,7 +36,10 @@
 #include "proxy/master/meet.h"
 #include "proxy/master/quota.h"
 #include "proxy/master/session.h"
+#include "proxy/master/show.h"
 #include "proxy/master/slots.h"
+#include "proxy/master/tell.h"
+#include "proxy/master/view.h"
 
 #define BIT(s) (1u << (s))
 
@@ -78,6 +82,10 @@ struct master {
 	struct brokering *broker;
 	struct rpc_client *client;
 	struct rpc_server *server;
+	const struct conf_proxy *all_conf;
+	struct view view;
+	struct show *show;   /* NULL: no metrics.bind_address */
+	struct admin *admin; /* NULL: no admin_socket */
 };
 
 /* The only place that writes m->state. */
@@ -87,6 +95,7 @@ master_enter(struct master *m, enum master_state to, const char *why)
 	BUG_ON(!(master_tab[m->state].to & BIT(to)));
 	log_debug("master_state", "%s>%s why=\"%s\"", master_tab[m->state].name, master_tab[to].name, why);
 	m->state = to;
+	m->view.state = to == MASTER_STARTING ? "starting" : to == MASTER_SERVING ? "serving" : "stopping";
 }
 
 /* --- wiring --- */
@@ -141,8 +150,8 @@ on_ready(void *arg)
 		return;
 	master_enter(m, MASTER_SERVING, "all workers serve");
 	slots_pids(m->slots, pids, sizeof(pids));
-	daemon_ready("port=%u jsonrpc_port=%u endpoint=%s workers=%s", (unsigned)m->listeners.port,
-	    (unsigned)rpc_server_port(m->server), m->endpoint, pids);
+	daemon_ready("port=%u jsonrpc_port=%u metrics_port=%u endpoint=%s workers=%s", (unsigned)m->listeners.port,
+	    (unsigned)rpc_server_port(m->server), show_port(m->show), m->endpoint, pids);
 }
 
 static void
@@ -372,6 +381,42 @@ start_slots(struct master *m)
 	return slots_new(daemon_base(m->daemon), &pc, &slots_ops, m, &m->slots);
 }
 
+static void
+on_admin(struct admin_call *call, const char *verb, const json_t *args, void *arg)
+{
+	struct master *m = arg;
+	json_t *answer = NULL;
+
+	if (!tell_answer(&m->view, verb, args, &answer))
+		answer = admin_error("this proxy knows no verb %s", verb);
+	admin_answer(call, answer);
+}
+
+/* Page, metrics and verbs. */
+static int
+start_views(struct master *m, char err[LISTEN_ERR_MAX])
+{
+	const struct conf_proxy *all = m->all_conf;
+	int rc = 0;
+
+	_Static_assert(STATUS_ERR_MAX <= LISTEN_ERR_MAX && ADMIN_ERR_MAX <= LISTEN_ERR_MAX, "one buffer for all");
+	m->view = (struct view){ .conf = m->conf,
+		.table = m->table,
+		.quota = m->quota,
+		.sessions = m->sessions,
+		.pairs = meet_pairs(m->meet),
+		.slots = m->slots,
+		.endpoint = m->endpoint,
+		.max_pairs = m->limits.max_pairs_total,
+		.start_ms = clock_now_ms(),
+		.state = "starting" };
+	if (all->metrics && all->metrics->bind_address)
+		rc = show_new(daemon_base(m->daemon), all->metrics->bind_address, &m->view, &m->show, err);
+	if (rc == 0 && all->admin_socket)
+		rc = admin_new(daemon_base(m->daemon), all->admin_socket, on_admin, m, &m->admin, err);
+	return rc;
+}
+
 /* An exit code. */
 static int
 master_start(struct master *m)
@@ -403,6 +448,10 @@ master_start(struct master *m)
 		what = "workers";
 		rc = start_slots(m);
 	}
+	if (rc == 0) {
+		what = "metrics.bind_address, admin_socket";
+		rc = start_views(m, err);
+	}
 	if (rc == 0)
 		return EXIT_OK;
 	log_error("start", "what=\"%s\" err=\"%s\"", what, err[0] ? err : strerror(-rc));
@@ -412,6 +461,8 @@ master_start(struct master *m)
 static void
 master_fini(struct master *m)
 {
+	show_free(m->show);
+	admin_free(m->admin);
 	if (m->broker && m->sessions)
 		sessions_end_all(m->sessions, END_STOPPED);
 	meet_free(m->meet); /* pairs point at slots */
@@ -431,7 +482,7 @@ master_fini(struct master *m)
 int
 proxy_master_run(const struct conf_proxy *conf)
 {
-	struct master m = { .conf = conf->public, .log_level = conf->log_level };
+	struct master m = { .conf = conf->public, .all_conf = conf, .log_level = conf->log_level };
 	int code;
 
 	if (daemon_new(on_signal, &m, &m.daemon) < 0) {

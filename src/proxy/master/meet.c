@@ -150,6 +150,9 @@ static void
 pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses, int *fd)
 {
 	const struct load *load = pairs_load(m->pairs, s);
+	const struct pairing_of of = {
+		.op = ses->a, .session = ses->id, .from = ses->from, .to = ses->to, .note = ses->note
+	};
 	bool is_lost = slot_is_gone(s);
 	struct pair *p;
 	int rc;
@@ -163,7 +166,7 @@ pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses, 
 		answer_refused(s, conn, END_BUSY);
 		return;
 	}
-	rc = pairing_new(m->pairs, ses->a, ses->id, &p);
+	rc = pairing_new(m->pairs, &of, &p);
 	if (rc < 0) {
 		answer_refused(s, conn, reason_of(rc));
 		return;
@@ -345,6 +348,12 @@ meet_on_lost(struct meet *m, struct slot *s, int status)
 	rescue_pairs(m->pairs, s, sig == SIGSEGV || sig == SIGBUS || sig == SIGABRT || sig == SIGILL || sig == SIGFPE);
 	BUG_ON(l->pairs != 0);
 	hand_waiting(m->pairs);
+}
+
+struct pairs *
+meet_pairs(struct meet *m)
+{
+	return m->pairs;
 }
 
 bool

@@ -24,6 +24,10 @@ struct meet_conf {
 struct meet *meet_new(struct sessions *, struct quota *quota, const struct meet_conf *);
 void meet_free(struct meet *);
 
+/* For those who only look (show.c, tell.c). Borrowed until meet_free(). */
+struct pairs;
+struct pairs *meet_pairs(struct meet *);
+
 /* slots_ops */
 int meet_on_message(struct meet *, struct slot *, const struct chan_msg *, int *fd, bool lost) ATTR_MUST_USE;
 void meet_on_serving(struct meet *, struct slot *);

@@ -26,6 +26,7 @@
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 #include "hyper/wire/chanmsg.h"
+#include "proxy/master/tally.h"
 
 static const struct {
 	const char *name;
@@ -81,10 +82,42 @@ pairing_find(struct pairs *all, uint64_t id)
 	return p;
 }
 
-int
-pairing_new(struct pairs *all, struct quota_op *op, const char *session, struct pair **ret)
+/* NULL when out of memory: then it has no names, which only costs a page two words. */
+static char *
+names_new(const char *from, const char *to)
 {
-	int rc = quota_take(all->quota, op, QUOTA_PAIRS);
+	size_t nf = strlen(from) + 1, nt = strlen(to) + 1;
+	char *names = malloc(nf + nt);
+
+	if (names) {
+		memcpy(names, from, nf);
+		memcpy(names + nf, to, nt);
+	}
+	return names;
+}
+
+const char *
+pairing_from(const struct pair *p)
+{
+	return p->names ? p->names : "?";
+}
+
+const char *
+pairing_to(const struct pair *p)
+{
+	return p->names ? p->names + strlen(p->names) + 1 : "?";
+}
+
+void
+pairing_kick(struct pair *p)
+{
+	p->is_kicked = true;
+}
+
+int
+pairing_new(struct pairs *all, const struct pairing_of *of, struct pair **ret)
+{
+	int rc = quota_take(all->quota, of->op, QUOTA_PAIRS);
 	struct pair *p;
 
 	if (rc < 0)
@@ -97,19 +130,21 @@ pairing_new(struct pairs *all, struct quota_op *op, const char *session, struct 
 	p->fd[0] = p->fd[1] = p->pipe_fd[0] = p->pipe_fd[1] = -1;
 	p->pipe_no[0] = p->pipe_no[1] = CHAN_NO_PIPE;
 	p->since_ms = p->entered_ms = p->waits_ms = clock_now_ms();
-	memcpy(p->session, session, strnlen(session, sizeof(p->session) - 1));
+	memcpy(p->session, of->session, strnlen(of->session, sizeof(p->session) - 1));
+	p->note = of->note;
 	HASH_ADD(hh, all->by_id, id, sizeof(p->id), p);
 	if (!p->hh.tbl) { /* HASH_NONFATAL_OOM */
 		free(p);
 		goto out;
 	}
-	p->op = op;
+	p->op = of->op;
+	p->names = names_new(of->from, of->to);
 	all->last_id = p->id;
 	TAILQ_INSERT_TAIL(&all->waiting, p, link);
 	*ret = p;
 	return 0;
 out:
-	quota_give(all->quota, op, QUOTA_PAIRS);
+	quota_give(all->quota, of->op, QUOTA_PAIRS);
 	return -ENOMEM;
 }
 
@@ -179,10 +214,13 @@ pairing_end(struct pairs *all, struct pair *p, enum end_reason reason, bool rese
 {
 	int i;
 
+	if (p->is_kicked)
+		reason = END_KICKED;
 	log_info("ended",
 	    "pair=%" PRIu64 " session=%s worker=%u reason=%s bytes_ab=%" PRIu64 " bytes_ba=%" PRIu64 " ms=%" PRId64,
 	    p->id, p->session, (unsigned)p->last_worker, end_reason_word(reason), p->bytes[0], p->bytes[1],
 	    clock_now_ms() - p->since_ms);
+	tally_ended(p->note, reason, p->bytes, clock_now_ms() - p->since_ms);
 	pairing_enter(all, p, PAIR_DONE, NULL, end_reason_word(reason));
 	for (i = 0; i < 2; i++) {
 		if (reset)
@@ -194,5 +232,6 @@ pairing_end(struct pairs *all, struct pair *p, enum end_reason reason, bool rese
 	}
 	quota_give(all->quota, p->op, QUOTA_PAIRS);
 	HASH_DEL(all->by_id, p);
+	free(p->names);
 	free(p);
 }

@@ -65,11 +65,14 @@ struct pair {
 	bool suspect;
 	bool was_seen;   /* rescue.c: it has a seat */
 	bool is_new;     /* HANDING by PAIR, not by ADOPT */
+	bool is_kicked;  /* whatever ends it now, this is why */
 	uint8_t state;   /* enum pair_state */
 	uint8_t crashes; /* in a row, of workers in the middle of its turn */
 	uint16_t last_worker;
 	uint32_t crash_s; /* the first of them */
 	char session[SESSION_ID_MAX];
+	char *names;       /* "FROM\0TO"; may be NULL for want of memory */
+	uint64_t note;     /* tally.h */
 	UT_hash_handle hh; /* by id */
 };
 TAILQ_HEAD(pair_list, pair);
@@ -107,7 +110,19 @@ struct pair *pairing_find(struct pairs *, uint64_t id);
 
 /* WAITING, for the operator `op`. Both sockets are given on success only. 0 with *ret
  * borrowed until its end, -EDQUOT, -EBUSY or -ENOMEM. */
-int pairing_new(struct pairs *, struct quota_op *op, const char *session, struct pair **ret) ATTR_MUST_USE;
+struct pairing_of {
+	struct quota_op *op;
+	const char *session, *from, *to; /* copied */
+	uint64_t note;
+};
+int pairing_new(struct pairs *, const struct pairing_of *, struct pair **ret) ATTR_MUST_USE;
+
+/* Its end will have the reason KICKED; the caller resets the sockets. */
+void pairing_kick(struct pair *);
+
+/* Whom it joins, "?" where that is not known. Borrowed. */
+const char *pairing_from(const struct pair *);
+const char *pairing_to(const struct pair *);
 
 /* The only function that changes the state. `slot`: the new owner, for HANDING; else NULL: no change, or none when WAITING. */
 void pairing_enter(struct pairs *, struct pair *, enum pair_state to, struct slot *slot, const char *why);

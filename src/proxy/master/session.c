@@ -29,6 +29,7 @@
 #include "hyper/base/log.h"
 #include "hyper/net/listen.h"
 #include "proxy/master/park.h"
+#include "proxy/master/tally.h"
 
 #define BIT(s)     (1u << (s))
 #define NS_PER_MS  1000000
@@ -228,6 +229,7 @@ session_issue(struct sessions *all, const struct session_new *n, struct session 
 		return rc;
 	}
 	s->step_ns[STEP_ASKED] = 0;
+	s->note = tally_begin(s->id, s->from, s->to);
 	log_info(broker_step_word(STEP_ASKED), "session=%s from=%s to=%s channel=%s ms=0", s->id, s->from, s->to,
 	    n->channel);
 	session_step(s, STEP_ISSUED, "");
@@ -294,6 +296,7 @@ session_pair(struct session *s)
 	fd = s->parked_fd;
 	s->parked_fd = -1;
 	session_step(s, STEP_PAIRED, "");
+	tally_paired(s->note, s->step_ns[STEP_PAIRED]);
 	if (!s->ask)
 		session_free(s);
 	return fd;
@@ -305,6 +308,7 @@ session_end(struct session *s, enum end_reason reason)
 	struct sessions *all = s->all;
 
 	session_enter(s, SESSION_ENDED);
+	tally_unpaired(s->note, reason);
 	log_info("unpaired", "session=%s from=%s to=%s reason=%s ms=%.3f", s->id, s->from, s->to,
 	    end_reason_word(reason), (double)(clock_now_ns() - s->asked_ns) / NS_PER_MS);
 	fd_close(&s->parked_fd);
@@ -339,9 +343,18 @@ void
 session_step(struct session *s, enum broker_step step, const char *more)
 {
 	s->step_ns[step] = clock_now_ns() - s->asked_ns;
+	tally_step(s->note, step, s->step_ns[step]);
 	/* not a double: its formatting was a tenth of the line's cost, and there are seven for each pair */
 	log_info(broker_step_word(step), "session=%s from=%s to=%s ms=%lld.%03lld%s", s->id, s->from, s->to,
 	    (long long)(s->step_ns[step] / NS_PER_MS), (long long)(s->step_ns[step] / 1000 % 1000), more);
+}
+
+void
+sessions_each(const struct sessions *all, void (*each)(const struct session *, void *arg), void *arg)
+{
+	for (size_t i = 0; i < all->n_slots; i++)
+		if (all->by_slot[i])
+			each(all->by_slot[i], arg);
 }
 
 int64_t

@@ -45,6 +45,7 @@ struct session { /* written by session.c only */
 	unsigned first_worker;   /* slot number of the worker that accepted it */
 	void *ask;               /* whose answer is owed; NULL once A was answered */
 	int64_t asked_ns, deadline_ns;
+	uint64_t note;                    /* tally.h */
 	int64_t step_ns[BROKER_STEP_MAX]; /* since asked; -1 not reached */
 };
 
@@ -92,6 +93,9 @@ void session_answered(struct session *);
 
 /* One log line for a step, and its time for the timeline. `more` is further key=value text. */
 void session_step(struct session *, enum broker_step, const char *more);
+
+/* Calls `each` for every live one (ISSUED, PARKED); it must not change them. */
+void sessions_each(const struct sessions *, void (*each)(const struct session *, void *arg), void *arg);
 
 /* Milliseconds until the next token expires, for a retry hint; at least 1. */
 int64_t sessions_retry_ms(const struct sessions *);

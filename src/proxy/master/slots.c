@@ -101,6 +101,7 @@ struct slots {
 	bool was_ready;   /* on_ready was called */
 	bool is_stopping; /* no process is started any more */
 	bool was_empty;   /* on_empty was called */
+	struct slots_past past;
 	struct slot slots[];
 };
 
@@ -358,6 +359,19 @@ was_killed_by_others(const struct slot *s, int status)
 	return s->has_served && !s->is_at_fault && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
 }
 
+/* Counters outlive the process that counted. */
+static void
+add_to_past(struct slot *s)
+{
+	struct slots_past *past = &s->slots->past;
+
+	past->restarts += !s->slots->is_stopping;
+	past->accepted += __atomic_load_n(&s->stats->accepted, __ATOMIC_RELAXED);
+	past->accept_errors += __atomic_load_n(&s->stats->accept_errors, __ATOMIC_RELAXED);
+	for (size_t i = 0; i < END_REASON_MAX; i++)
+		past->refused[i] += __atomic_load_n(&s->stats->refused[i], __ATOMIC_RELAXED);
+}
+
 static void
 slot_reaped(struct slot *s, int status)
 {
@@ -370,6 +384,7 @@ slot_reaped(struct slot *s, int status)
 	    s->no, (int)s->pid, s->gen, WIFSIGNALED(status) ? "signal" : "status",
 	    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), (long long)lived);
 	p->ops->on_lost(s, status, p->arg);
+	add_to_past(s);
 	s->pid = 0;
 	slot_fini(s);
 	slot_enter(s, SLOT_IDLE, "exited");
@@ -590,4 +605,32 @@ struct pipes *
 slot_pipes(struct slot *s)
 {
 	return s->pipes;
+}
+
+unsigned
+slots_count(const struct slots *p)
+{
+	return p->conf.workers;
+}
+
+void
+slots_view(const struct slots *p, unsigned i, struct slot_view *ret)
+{
+	const struct slot *s = &p->slots[i];
+
+	*ret = (struct slot_view){
+		.no = s->no,
+		.gen = s->gen,
+		.pid = (int)s->pid,
+		.state = slot_tab[s->state].name,
+		.age_ms = s->pid > 0 ? clock_now_ms() - s->started_ms : 0,
+		.stats = s->stats,
+		.ledger = s->ledger,
+	};
+}
+
+const struct slots_past *
+slots_past(const struct slots *p)
+{
+	return &p->past;
 }

@@ -69,6 +69,27 @@ void slots_stop(struct slots *, bool now);
 /* "pid,pid,..." of the living workers. */
 void slots_pids(const struct slots *, char *ret, size_t cap);
 
+/* What can be seen of slot i. Pointers are borrowed until control returns to the loop. */
+struct slot_view {
+	unsigned no;
+	uint32_t gen;
+	int pid;                          /* 0 none */
+	const char *state;                /* static */
+	int64_t age_ms;                   /* of the process */
+	const struct worker_stats *stats; /* a sibling's, read field by field; NULL without a process */
+	const struct ledger *ledger;      /* likewise */
+};
+unsigned slots_count(const struct slots *);
+void slots_view(const struct slots *, unsigned i, struct slot_view *ret);
+
+/* Of processes that are gone: how many there were beyond the first of each slot, and what they had counted. */
+struct slots_past {
+	uint64_t restarts;
+	uint64_t accepted, accept_errors;
+	uint64_t refused[END_REASON_MAX];
+};
+const struct slots_past *slots_past(const struct slots *);
+
 /* Number of the slot in all logs, and its generation. */
 unsigned slot_no(const struct slot *);
 uint32_t slot_gen(const struct slot *);

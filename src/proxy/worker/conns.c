@@ -388,6 +388,7 @@ conns_accept(struct worker *w, struct listener *l)
 		fd = fd_accept_from(l->fd, &peer);
 		if (fd == -EAGAIN)
 			return;
+		w->accept_errors += fd < 0;
 		/* Any other failure is that of one connection, which died in the queue (accept(2), "Error
 		 * handling"); nothing but failures is one of the listener. */
 		if (is_scarce(fd) || (fd < 0 && ++failed == WORKER_TURN)) {

@@ -216,6 +216,7 @@ stats_put(struct worker *w)
 	PUT(pairs, w->n_pairs);
 	PUT(pairs_total, w->pairs_total);
 	PUT(bytes, c.bytes);
+	PUT(accept_errors, w->accept_errors);
 	PUT(pipes, c.pipes_used + c.pipes_idle);
 	for (size_t i = 0; i < END_REASON_MAX; i++)
 		PUT(refused[i], w->refused[i]);

@@ -107,7 +107,7 @@ struct worker {
 	size_t n_listeners;
 	int64_t accept_after_ms; /* paused until then: no descriptors were free */
 	int64_t look_after_ms;   /* accepts without being woken, once a second */
-	uint64_t accepted;
+	uint64_t accepted, accept_errors;
 
 	/* conns.c */
 	struct conn_list fresh;   /* token not known yet, oldest first */

@@ -1,0 +1,350 @@
+/* proxy_admin.c - see the header
+ *
+ * Always true: with --json the answer is printed as it came; without, the same
+ * numbers as a table that fits into 80 columns.
+ */
+#include "cli/proxy_admin.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "cli/cmd.h"
+#include "hyper/base/daemon.h"
+#include "hyper/net/admin.h"
+#include "hyper/settings/settings.h"
+#include "hyper/wire/json.h"
+
+#define ASK_MS 10000
+#define TOP_MS 2000
+
+/* The socket of the settings, taken; NULL after saying why not. */
+static char *
+socket_of_settings(int *ret_code)
+{
+	struct settings_errors errors = { 0 };
+	struct conf_proxy *conf = NULL;
+	char *path;
+
+	if (settings_load_proxy(getenv("PROXY_SETTINGS"), &conf, &errors) < 0) {
+		*ret_code = cmd_settings_failed(&errors);
+		return NULL;
+	}
+	path = conf->admin_socket ? strdup(conf->admin_socket) : NULL;
+	conf_proxy_free(conf);
+	if (!path) {
+		fprintf(stderr,
+		    "%s: the settings have no admin_socket: add one such as \"/run/hyper/proxy/admin.sock\", restart\n",
+		    program_invocation_short_name);
+		*ret_code = EXIT_SETTINGS;
+	}
+	return path;
+}
+
+/* 0 with *ret_answer taken, or an exit code after saying why. `args` is stolen. */
+static int
+ask(const char *verb, json_t *args, json_t **ret_answer)
+{
+	char err[ADMIN_ERR_MAX];
+	json_t *answer = NULL;
+	int code = EXIT_OK;
+	char *path = socket_of_settings(&code);
+
+	if (path && admin_ask(path, verb, args, ASK_MS, &answer, err) < 0) {
+		fprintf(stderr, "%s: %s\n", program_invocation_short_name, err);
+		code = EXIT_UNAVAILABLE;
+	}
+	free(path);
+	json_decref(args);
+	if (answer && !json_is_true(json_object_get(answer, "ok"))) {
+		fprintf(stderr, "%s: %s\n", program_invocation_short_name, json_str(answer, "error"));
+		json_decref(answer);
+		return EXIT_FAIL;
+	}
+	*ret_answer = answer;
+	return code;
+}
+
+static long long
+number(const json_t *row, const char *key)
+{
+	return (long long)json_integer_value(json_object_get(row, key));
+}
+
+static const char *
+text(const json_t *row, const char *key)
+{
+	const char *s = json_str(row, key);
+
+	return s ? s : "";
+}
+
+/* "1.5M", "312", for columns of five. */
+static const char *
+short_bytes(long long n, char ret[24])
+{
+	static const char units[] = "BKMGTP";
+	double v = (double)n;
+	size_t i = 0;
+
+	while (v >= 1000 && i < sizeof(units) - 2) {
+		v /= 1024;
+		i++;
+	}
+	snprintf(ret, 24, i == 0 || v >= 100 ? "%.0f%c" : "%.1f%c", v, units[i]);
+	return ret;
+}
+
+static const char *
+short_time(long long ms, char ret[24])
+{
+	if (ms < 10000)
+		snprintf(ret, 24, "%lld.%llds", ms / 1000, ms / 100 % 10);
+	else if (ms < 600000)
+		snprintf(ret, 24, "%llds", ms / 1000);
+	else if (ms < 172800000)
+		snprintf(ret, 24, "%lldh%02lldm", ms / 3600000, ms / 60000 % 60);
+	else
+		snprintf(ret, 24, "%lldd", ms / 86400000);
+	return ret;
+}
+
+static int
+print_json(json_t *answer)
+{
+	char *all = json_dumps(answer, JSON_INDENT(2));
+
+	puts(all ? all : "{}");
+	free(all);
+	json_decref(answer);
+	return EXIT_OK;
+}
+
+/* --- status --- */
+
+static void
+print_status(const json_t *a)
+{
+	char up[24], bytes[24];
+	const json_t *w;
+	size_t i;
+
+	printf("%s  %s, version %s, pid %lld, up %s, endpoint %s\n", text(a, "name"), text(a, "state"),
+	    text(a, "version"), number(a, "pid"), short_time(number(a, "uptime_ms"), up), text(a, "endpoint"));
+	printf(
+	    "pairs %lld of %lld (%lld wait for a worker), parked %lld, tokens %lld of %lld, moved %s, restarts %lld\n",
+	    number(a, "pairs"), number(a, "pairs_limit"), number(a, "pairs_waiting"), number(a, "parked"),
+	    number(a, "tokens"), number(a, "tokens_limit"), short_bytes(number(a, "bytes"), bytes),
+	    number(a, "restarts"));
+	json_array_foreach (json_object_get(a, "workers"), i, w)
+		printf("worker %lld  pid %-7lld %-9s pairs %-6lld up %s\n", number(w, "worker"), number(w, "pid"),
+		    text(w, "state"), number(w, "pairs"), short_time(number(w, "age_ms"), up));
+}
+
+int
+proxy_admin_status(const struct cmd_args *args)
+{
+	json_t *a = NULL;
+	int code = ask("status", json_object(), &a);
+
+	if (code != EXIT_OK)
+		return code;
+	if (args->opt[0])
+		return print_json(a);
+	print_status(a);
+	json_decref(a);
+	return EXIT_OK;
+}
+
+/* --- pairs, tokens --- */
+
+static json_t *
+only(const char *operator_name)
+{
+	return operator_name ? json_pack("{s:s}", "operator", operator_name) : json_object();
+}
+
+static void
+print_pairs(const json_t *list, size_t most)
+{
+	char age[24], idle[24], ab[24], ba[24];
+	const json_t *p;
+	size_t i;
+
+	printf("%-12s %-15s %-15s %6s %6s %7s %7s %2s\n", "SESSION", "FROM", "TO", "AGE", "IDLE", "A>B", "B>A", "W");
+	json_array_foreach (list, i, p) {
+		if (i == most)
+			break;
+		printf("%-12s %-15.15s %-15.15s %6s %6s %7s %7s %2lld\n", text(p, "session"), text(p, "from"),
+		    text(p, "to"), short_time(number(p, "age_ms"), age), short_time(number(p, "idle_ms"), idle),
+		    short_bytes(number(p, "bytes_ab"), ab), short_bytes(number(p, "bytes_ba"), ba),
+		    number(p, "worker"));
+	}
+}
+
+int
+proxy_admin_pairs(const struct cmd_args *args)
+{
+	json_t *a = NULL;
+	int code = ask("pairs", only(args->opt[1]), &a);
+
+	if (code != EXIT_OK)
+		return code;
+	if (args->opt[0])
+		return print_json(a);
+	print_pairs(json_object_get(a, "pairs"), SIZE_MAX);
+	json_decref(a);
+	return EXIT_OK;
+}
+
+int
+proxy_admin_tokens(const struct cmd_args *args)
+{
+	json_t *a = NULL, *t;
+	char age[24], left[24];
+	int code = ask("tokens", only(args->opt[1]), &a);
+	size_t i;
+
+	if (code != EXIT_OK)
+		return code;
+	if (args->opt[0])
+		return print_json(a);
+	printf("%-12s %-20s %-20s %-7s %7s %7s\n", "SESSION", "FROM", "TO", "STATE", "AGE", "LEFT");
+	json_array_foreach (json_object_get(a, "tokens"), i, t)
+		printf("%-12s %-20.20s %-20.20s %-7s %7s %7s\n", text(t, "session"), text(t, "from"), text(t, "to"),
+		    text(t, "state"), short_time(number(t, "age_ms"), age), short_time(number(t, "left_ms"), left));
+	json_decref(a);
+	return EXIT_OK;
+}
+
+/* --- kick, explain --- */
+
+int
+proxy_admin_kick(const struct cmd_args *args)
+{
+	json_t *a = NULL;
+	int code;
+
+	if ((args->argc > 0) == (args->opt[1] != NULL)) {
+		fprintf(stderr, "%s: kick: expected a session id, or --operator NAME\n", program_invocation_short_name);
+		return EXIT_USAGE;
+	}
+	code = ask("kick", args->opt[1] ? only(args->opt[1]) : json_pack("{s:s}", "id", args->argv[0]), &a);
+	if (code != EXIT_OK)
+		return code;
+	if (args->opt[0])
+		return print_json(a);
+	printf("%lld pairs and %lld tokens ended\n", number(a, "pairs"), number(a, "tokens"));
+	json_decref(a);
+	return EXIT_OK;
+}
+
+static void
+print_story(const json_t *s)
+{
+	const json_t *step;
+	size_t i;
+
+	printf("session %s  %s -> %s  began %s\n", *text(s, "session") ? text(s, "session") : "-",
+	    *text(s, "from") ? text(s, "from") : "?", *text(s, "to") ? text(s, "to") : "?", text(s, "began"));
+	json_array_foreach (json_object_get(s, "steps"), i, step)
+		printf("  %lld %-10s %.3f ms\n", number(step, "step"), text(step, "word"),
+		    json_number_value(json_object_get(step, "ms")));
+	if (*text(s, "reason"))
+		printf("  %s: %s\n    %s\n", text(s, "stage"), text(s, "reason"), text(s, "help"));
+	else
+		printf("  %s\n", text(s, "stage"));
+}
+
+int
+proxy_admin_explain(const struct cmd_args *args)
+{
+	json_t *a = NULL, *s;
+	int code = ask("explain", json_pack("{s:s}", "what", args->argv[0]), &a);
+	size_t i;
+
+	if (code != EXIT_OK)
+		return code;
+	if (args->opt[0])
+		return print_json(a);
+	json_array_foreach (json_object_get(a, "stories"), i, s)
+		print_story(s);
+	json_decref(a);
+	return EXIT_OK;
+}
+
+/* --- top --- */
+
+static int
+by_bytes(const void *a, const void *b)
+{
+	const json_t *x = *(json_t *const *)a, *y = *(json_t *const *)b;
+	long long bx = number(x, "bytes_ab") + number(x, "bytes_ba"),
+		  by = number(y, "bytes_ab") + number(y, "bytes_ba");
+
+	return bx < by ? 1 : bx > by ? -1 : 0;
+}
+
+/* A new list, those that moved most first; NULL when out of memory. */
+static json_t *
+sorted(const json_t *list)
+{
+	size_t n = json_array_size(list);
+	json_t **v = calloc(n + 1, sizeof(json_t *)), *ret = json_array();
+
+	for (size_t i = 0; v && i < n; i++)
+		v[i] = json_array_get(list, i);
+	if (v)
+		qsort(v, n, sizeof(json_t *), by_bytes);
+	for (size_t i = 0; v && i < n; i++)
+		json_array_append(ret, v[i]);
+	free(v);
+	return ret;
+}
+
+static size_t
+screen_lines(void)
+{
+	struct winsize w;
+
+	return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_row > 6 ? w.ws_row : 24;
+}
+
+/* Until `q` or the end of standard input; once where standard output is no terminal. */
+int
+proxy_admin_top(const struct cmd_args *args)
+{
+	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
+	bool is_screen = isatty(STDOUT_FILENO);
+	json_t *status, *pairs, *list;
+	char c = 0;
+	int code;
+
+	(void)args;
+	do {
+		status = pairs = NULL;
+		code = ask("status", json_object(), &status);
+		if (code == EXIT_OK)
+			code = ask("pairs", json_object(), &pairs);
+		if (code == EXIT_OK) {
+			list = sorted(json_object_get(pairs, "pairs"));
+			if (is_screen)
+				printf("\033[H\033[2J");
+			print_status(status);
+			print_pairs(list, screen_lines() - 5 - json_array_size(json_object_get(status, "workers")));
+			fflush(stdout);
+			json_decref(list);
+		}
+		json_decref(status);
+		json_decref(pairs);
+		if (!is_screen || code != EXIT_OK)
+			return code;
+		if (poll(&in, 1, TOP_MS) > 0 && read(STDIN_FILENO, &c, 1) <= 0)
+			return EXIT_OK;
+	} while (c != 'q');
+	return EXIT_OK;
+}

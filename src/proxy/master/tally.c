@@ -1,0 +1,131 @@
+/* tally.c - see the header
+ *
+ * Always true: a reference whose note was overwritten since is counted all the
+ * same; only its story is forgotten.
+ */
+#include "proxy/master/tally.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "hyper/base/clock.h"
+
+#define NS_PER_SEC 1e9
+
+static struct tally counts;
+static struct tally_note notes[TALLY_NOTES]; /* touched only as it fills */
+static uint64_t last_ref;
+
+const struct tally *
+tally_get(void)
+{
+	return &counts;
+}
+
+static struct tally_note *
+note_new(const char *session, const char *from, const char *to)
+{
+	struct tally_note *n = &notes[++last_ref % TALLY_NOTES];
+
+	*n = (struct tally_note){ .ref = last_ref, .begun_utc_ns = clock_wall_utc_ns() };
+	snprintf(n->session, sizeof(n->session), "%s", session);
+	snprintf(n->from, sizeof(n->from), "%s", from);
+	snprintf(n->to, sizeof(n->to), "%s", to);
+	for (int i = 0; i < BROKER_STEP_MAX; i++)
+		n->step_ns[i] = -1;
+	return n;
+}
+
+/* NULL once it was overwritten. */
+static struct tally_note *
+note_of(uint64_t ref)
+{
+	struct tally_note *n = &notes[ref % TALLY_NOTES];
+
+	return ref != 0 && n->ref == ref ? n : NULL;
+}
+
+uint64_t
+tally_begin(const char *session, const char *from, const char *to)
+{
+	struct tally_note *n = note_new(session, from, to);
+
+	n->stage = TALLY_BROKERING;
+	n->step_ns[STEP_ASKED] = 0;
+	return n->ref;
+}
+
+void
+tally_refused(const char *from, const char *to, enum end_reason reason)
+{
+	struct tally_note *n = note_new("", from, to);
+
+	n->stage = TALLY_REFUSED;
+	n->reason = (uint8_t)reason;
+	n->step_ns[STEP_ASKED] = 0;
+	counts.brokerings[reason]++;
+}
+
+void
+tally_step(uint64_t ref, enum broker_step step, int64_t ns)
+{
+	struct tally_note *n = note_of(ref);
+
+	if (n)
+		n->step_ns[step] = ns;
+}
+
+void
+tally_unpaired(uint64_t ref, enum end_reason reason)
+{
+	struct tally_note *n = note_of(ref);
+
+	counts.brokerings[reason]++;
+	if (!n)
+		return;
+	n->stage = TALLY_UNPAIRED;
+	n->reason = (uint8_t)reason;
+}
+
+void
+tally_paired(uint64_t ref, int64_t wait_ns)
+{
+	struct tally_note *n = note_of(ref);
+
+	counts.brokerings[END_REASON_MAX]++;
+	metrics_observe(&counts.wait, (double)wait_ns / NS_PER_SEC);
+	if (n)
+		n->stage = TALLY_PAIR;
+}
+
+void
+tally_ended(uint64_t ref, enum end_reason reason, const uint64_t bytes[2], int64_t ms)
+{
+	struct tally_note *n = note_of(ref);
+
+	counts.pairs[reason]++;
+	counts.bytes[0] += bytes[0];
+	counts.bytes[1] += bytes[1];
+	metrics_observe(&counts.duration, (double)ms / 1e3);
+	if (!n)
+		return;
+	n->stage = TALLY_ENDED;
+	n->reason = (uint8_t)reason;
+	n->bytes[0] = bytes[0];
+	n->bytes[1] = bytes[1];
+	n->ms = ms;
+}
+
+void
+tally_reload(bool ok)
+{
+	counts.reloads++;
+	counts.reloads_failed += !ok;
+	counts.last_reload_failed = !ok;
+}
+
+const struct tally_note *
+tally_note(unsigned i)
+{
+	return i < TALLY_NOTES && i < last_ref ? &notes[(last_ref - i) % TALLY_NOTES] : NULL;
+}
