@@ -19,7 +19,7 @@ my @workers = $p->worker_pids;
 $p->{d}->signal('HUP');
 isnt($p->{d}->wait_log(qr/ warn reload ignored: /), undef, 'HUP says that reload is not there');
 $p->{d}->signal('USR1');
-isnt($p->{d}->wait_log(qr/ info reopen ignored: /), undef, 'USR1 likewise');
+isnt($p->{d}->wait_log(qr/ info reopened log=stderr/), undef, 'USR1 likewise');
 joined($a, $b, 'neither costs a pair');
 
 my $began = time;

@@ -126,6 +126,19 @@ set_event_memory(void)
 /* --- signals ------------------------------------------------------------------- */
 
 static void
+reopen_log(void)
+{
+	static const char *const words[] = { "stderr", "file", "syslog" };
+	char err[LOG_ERR_MAX];
+
+	_Static_assert(ARRAY_LEN(words) == LOG_TO_MAX, "one word for each");
+	if (log_reopen(err) < 0)
+		log_warn("reopen", "err=\"%s\" why=\"the old log is written on\"", err);
+	else
+		log_info("reopened", "log=%s", words[log_share().to]);
+}
+
+static void
 on_signal(evutil_socket_t signo, short what, void *arg)
 {
 	struct daemon *d = arg;
@@ -136,6 +149,8 @@ on_signal(evutil_socket_t signo, short what, void *arg)
 	for (i = 0; i < ARRAY_LEN(sig_tab); i++)
 		if (sig_tab[i].signo == signo)
 			sig = sig_tab[i].what;
+	if (sig == DAEMON_REOPEN)
+		reopen_log();
 	if (sig == DAEMON_STOP && d->terms++ > 0)
 		sig = DAEMON_STOP_NOW;
 	d->cb(sig, d->arg);
@@ -154,13 +169,15 @@ raise_fd_limit(void)
 		    strerror(errno));
 }
 
+/* SIGXFSZ: a file at its limit of size is a failed write, no death. */
 static void
-set_sigpipe(void (*disposition)(int))
+set_write_signals(void (*disposition)(int))
 {
 	struct sigaction sa = { .sa_handler = disposition };
 
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGPIPE, &sa, NULL);
+	sigaction(SIGXFSZ, &sa, NULL);
 }
 
 /* 0 or -ENOMEM. A parent may have left signals blocked; ours must come. */
@@ -193,7 +210,7 @@ daemon_new(daemon_on_signal cb, void *arg, struct daemon **ret)
 	d->arg = arg;
 	d->exit_code = EXIT_OK;
 	/* splice() has no MSG_NOSIGNAL */
-	set_sigpipe(SIG_IGN);
+	set_write_signals(SIG_IGN);
 	raise_fd_limit();
 	set_event_memory();
 	d->base = event_base_new();
@@ -248,7 +265,7 @@ daemon_free(struct daemon *d)
 			event_free(d->sig[i]);
 	if (d->base)
 		event_base_free(d->base);
-	set_sigpipe(SIG_DFL);
+	set_write_signals(SIG_DFL);
 	free(d);
 }
 

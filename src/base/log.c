@@ -1,6 +1,9 @@
-/* log.c - one line per event on stderr, which is never waited for
+/* log.c - one line per event on descriptor 2, which is never waited for
  *
  *      log_line() --> lg.buf --> one write: at once, or when the loop's turn ends (log_batch)
+ *
+ * Wherever the log goes, that is descriptor 2 of this process and of its children: what libraries
+ * and sanitizers say lands there too, and a child needs no permission to open anything.
  *
  * Always true:
  *  1. A write is whole lines. To a file with O_APPEND any number of them; to
@@ -18,8 +21,9 @@
  *
  * A program that is killed by a signal loses what it said in the loop's last turn.
  *
- * Not here: log files and their rotation; stderr is what the service manager
- * gave us. log_open() opens it anew.
+ *  6. A file that was renamed gets nothing after log_reopen(), the new one nothing before it.
+ *
+ * Not here: JSON (logjson.c), what is opened and how (logto.c), addresses (logaddr.c).
  */
 #include "hyper/base/log.h"
 
@@ -37,6 +41,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/logjson.h"
+#include "base/logto.h"
 #include "base/utf8.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
@@ -46,6 +52,8 @@
 #define BATCH_NS        INT64_C(100000000) /* a turn that takes longer is not waited for */
 #define NS_PER_S        INT64_C(1000000000)
 #define SECOND_LEN      19 /* "2026-11-22T19:54:36" */
+#define TIME_LEN        (SECOND_LEN + 5)
+#define CONNECT_MS      1000 /* a syslog daemon that is away is looked for so often */
 
 _Static_assert(LOG_LINE_MAX <= PIPE_BUF, "a pipe takes a line whole");
 _Static_assert(BUF_MAX >= 2 * LOG_LINE_MAX, "room for the next line");
@@ -63,8 +71,15 @@ static struct {
 	char who[160]; /* " program[pid] ", escaped */
 	size_t who_len;
 	enum log_level level;
-	int fd;       /* own open file description of stderr, -1: use descriptor 2 with care */
-	bool is_file; /* a write may be longer than PIPE_BUF */
+	enum log_format format;
+	enum log_ip ip;
+	enum log_to to;
+	char path[LOG_PATH_MAX]; /* of the file or socket; "": descriptor 2 was inherited */
+	int stderr_fd;           /* what descriptor 2 was before it was a file or socket of ours, or -1 */
+	int fd;                  /* own descriptor of what descriptor 2 is, -1: use that one with care */
+	bool is_file;            /* a write may be longer than PIPE_BUF */
+	bool is_cut;             /* the file ends within a line: the disk was full */
+	int64_t connect_ms;      /* monotonic: not before this time again */
 	bool is_batched;
 	uint64_t dropped;
 	uint64_t told;  /* the part of `dropped` that a line has reported */
@@ -73,7 +88,7 @@ static struct {
 	int64_t first_ns; /* of the wall clock: when the oldest collected line was made */
 	size_t used;
 	char buf[BUF_MAX]; /* collected, whole lines */
-} lg = { .program = "hyper", .level = LOG_LVL_INFO, .fd = -1, .second = INT64_MIN };
+} lg = { .program = "hyper", .level = LOG_LVL_INFO, .stderr_fd = -1, .fd = -1, .second = INT64_MIN };
 
 /* A descriptor 0, 1 or 2 that is closed would become some socket, and log
  * lines would be sent to a peer. */
@@ -96,22 +111,134 @@ in_child(void)
 	lg.used = 0;
 }
 
-void
-log_open(const char *program, enum log_level level)
+/* lg.fd and what follows from it, for what descriptor 2 is now. */
+static void
+out_attach(void)
 {
-	int saved = errno, fd;
-	struct stat st;
+	int flags = fcntl(STDERR_FILENO, F_GETFL), fd;
+	struct stat st = { 0 };
+	bool is_reg = fstat(STDERR_FILENO, &st) == 0 && S_ISREG(st.st_mode);
+
+	if (lg.to != LOG_TO_STDERR || (is_reg && flags >= 0 && (flags & O_APPEND)))
+		fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	else
+		fd = open("/proc/self/fd/2", O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	fd_close(&lg.fd);
+	lg.fd = fd;
+	lg.is_file = fd >= 0 && is_reg;
+	lg.is_cut = false;
+	lg.connect_ms = 0;
+}
+
+static void
+open_as(const char *program, const struct log_shared *s)
+{
+	int saved = errno;
 
 	log_flush();
 	fill_std_fds();
 	snprintf(lg.program, sizeof(lg.program), "%s", program);
 	lg.who_len = 0;
-	lg.level = level;
-	fd = open("/proc/self/fd/2", O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-	fd_close(&lg.fd);
-	lg.fd = fd;
-	lg.is_file = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+	lg.level = s->level;
+	lg.format = s->format;
+	lg.to = s->to;
+	lg.ip = s->ip;
+	log_ip_set(s->ip);
+	out_attach();
 	errno = saved;
+}
+
+void
+log_open(const char *program, enum log_level level)
+{
+	struct log_shared now = log_share();
+
+	now.level = level;
+	open_as(program, &now);
+}
+
+void
+log_inherit(const char *program, const struct log_shared *s)
+{
+	open_as(program, s);
+}
+
+struct log_shared
+log_share(void)
+{
+	return (struct log_shared){ .level = lg.level, .format = lg.format, .ip = lg.ip, .to = lg.to };
+}
+
+int
+log_take(int fd)
+{
+	int rc;
+
+	log_flush();
+	rc = dup2(fd, STDERR_FILENO) < 0 ? -errno : 0;
+	fd_close(&fd);
+	if (rc == 0)
+		out_attach();
+	return rc;
+}
+
+/* Opens what is to be descriptor 2. */
+static int
+target_open(enum log_to to, const char *path, int *ret_fd, char err[LOG_ERR_MAX])
+{
+	int rc = 0;
+
+	if (to == LOG_TO_FILE)
+		return logto_file(path, ret_fd, err);
+	if (to == LOG_TO_SYSLOG)
+		return logto_syslog(path, ret_fd, err);
+	*ret_fd = fcntl(lg.stderr_fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (*ret_fd < 0)
+		rc = -errno;
+	if (rc < 0)
+		snprintf(err, LOG_ERR_MAX, "stderr: %s", strerror(-rc));
+	return rc;
+}
+
+int
+log_setup(const char *program, const struct log_conf *c, char err[LOG_ERR_MAX])
+{
+	struct log_shared next = { .level = c->level, .format = c->format, .ip = c->ip };
+	const char *path = "";
+	int fd = -1, rc = log_to_parse(c->to, &next.to, &path);
+
+	fill_std_fds();
+	if (rc < 0) {
+		snprintf(err, LOG_ERR_MAX, "%.160s: %s", c->to, strerror(-rc));
+		return rc;
+	}
+	if (next.to != LOG_TO_STDERR && lg.stderr_fd < 0)
+		lg.stderr_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (next.to != LOG_TO_STDERR || lg.to != LOG_TO_STDERR)
+		rc = target_open(next.to, path, &fd, err);
+	if (rc == 0 && fd >= 0) {
+		rc = log_take(fd);
+		if (rc < 0)
+			snprintf(err, LOG_ERR_MAX, "%.160s: %s", c->to, strerror(-rc));
+	}
+	if (rc < 0)
+		return rc;
+	snprintf(lg.path, sizeof(lg.path), "%s", path);
+	open_as(program, &next);
+	return 0;
+}
+
+int
+log_reopen(char err[LOG_ERR_MAX])
+{
+	int fd = -1, rc;
+
+	if (lg.to == LOG_TO_STDERR || !*lg.path)
+		return 0;
+	rc = target_open(lg.to, lg.path, &fd, err);
+	if (rc == 0)
+		rc = log_take(fd);
+	return rc;
 }
 
 int
@@ -187,12 +314,46 @@ line_print(struct line *l, const char *fmt, va_list ap)
 	va_end(again);
 }
 
+/* One line is one datagram. A daemon that was started again is another socket under the same name. */
+static ssize_t
+out_datagram(const char *data, size_t len)
+{
+	int fd = lg.fd >= 0 ? lg.fd : STDERR_FILENO;
+	ssize_t n = send(fd, data, len - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	int64_t now;
+
+	if (n < 0 && errno != EAGAIN && errno != ENOBUFS && *lg.path) {
+		now = clock_now_ms();
+		if (now >= lg.connect_ms && logto_connect(fd, lg.path) == 0)
+			n = send(fd, data, len - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (now >= lg.connect_ms)
+			lg.connect_ms = now + CONNECT_MS;
+	}
+	return n < 0 ? n : (ssize_t)len;
+}
+
+static ssize_t
+out_file(const char *data, size_t len)
+{
+	ssize_t n;
+
+	if (lg.is_cut && write(lg.fd, "\n", 1) != 1)
+		return -1;
+	n = write(lg.fd, data, len);
+	lg.is_cut = n > 0 && data[n - 1] != '\n';
+	return n;
+}
+
 static ssize_t
 out_write(const char *data, size_t len)
 {
 	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
 	ssize_t n;
 
+	if (lg.to == LOG_TO_SYSLOG)
+		return out_datagram(data, len);
+	if (lg.is_file)
+		return out_file(data, len);
 	if (lg.fd >= 0)
 		return write(lg.fd, data, len);
 	n = send(STDERR_FILENO, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -210,6 +371,10 @@ write_len(const char *data, size_t len)
 {
 	const char *end;
 
+	if (lg.to == LOG_TO_SYSLOG) {
+		end = memchr(data, '\n', len);
+		return end ? (size_t)(end - data) + 1 : len;
+	}
 	if (lg.is_file || len <= PIPE_BUF)
 		return len;
 	end = memrchr(data, '\n', PIPE_BUF);
@@ -251,9 +416,9 @@ who_make(void)
 	lg.who_len = l.len;
 }
 
-/* "2026-11-22T19:54:36.123Z program[pid] " */
+/* "2026-11-22T19:54:36.123Z" */
 static void
-line_head(struct line *l, int64_t now)
+time_put(char ret[TIME_LEN], int64_t now)
 {
 	int64_t second = now / NS_PER_S;
 	int ms = (int)(now / 1000000 % 1000);
@@ -262,37 +427,93 @@ line_head(struct line *l, int64_t now)
 		clock_rfc3339(second * NS_PER_S, lg.when);
 		lg.second = second;
 	}
+	memcpy(ret, lg.when, SECOND_LEN);
+	ret[SECOND_LEN] = '.';
+	ret[SECOND_LEN + 1] = (char)('0' + ms / 100);
+	ret[SECOND_LEN + 2] = (char)('0' + ms / 10 % 10);
+	ret[SECOND_LEN + 3] = (char)('0' + ms % 10);
+	ret[SECOND_LEN + 4] = 'Z';
+}
+
+/* "2026-11-22T19:54:36.123Z program[pid] ", or what a syslog daemon expects instead. */
+static void
+line_head(struct line *l, enum log_level level, int64_t now)
+{
 	if (lg.who_len == 0)
 		who_make();
-	memcpy(l->buf, lg.when, SECOND_LEN);
-	l->len = SECOND_LEN;
-	l->buf[l->len++] = '.';
-	l->buf[l->len++] = (char)('0' + ms / 100);
-	l->buf[l->len++] = (char)('0' + ms / 10 % 10);
-	l->buf[l->len++] = (char)('0' + ms % 10);
-	l->buf[l->len++] = 'Z';
+	if (lg.to == LOG_TO_SYSLOG) {
+		l->len =
+		    logto_syslog_head(l->buf, l->cap, level, (long long)(now / NS_PER_S), lg.program, (int)getpid());
+		return;
+	}
+	time_put(l->buf, now);
+	l->len = TIME_LEN;
 	memcpy(l->buf + l->len, lg.who, lg.who_len);
 	l->len += lg.who_len;
 }
 
-static void vlog(enum log_level level, const char *event, const char *fmt, va_list ap) ATTR_PRINTF(3, 0);
+static void line_json(struct line *l, enum log_level level, int64_t now, uint64_t suppressed, const char *event,
+    const char *fmt, va_list ap) ATTR_PRINTF(6, 0);
 
 static void
-vlog(enum log_level level, const char *event, const char *fmt, va_list ap)
+line_json(struct line *l, enum log_level level, int64_t now, uint64_t suppressed, const char *event, const char *fmt,
+    va_list ap)
+{
+	char when[TIME_LEN];
+	struct logjson_head h = { .time = when,
+		.time_len = TIME_LEN,
+		.program = lg.program,
+		.pid = (int)getpid(),
+		.level = level_words[level],
+		.event = event,
+		.suppressed = suppressed };
+
+	if (lg.to == LOG_TO_SYSLOG)
+		line_head(l, level, now);
+	time_put(when, now);
+	l->len += logjson_make(l->buf + l->len, l->cap - l->len - 1, &h, fmt, ap);
+}
+
+static void line_text(struct line *l, enum log_level level, int64_t now, uint64_t suppressed, const char *event,
+    const char *fmt, va_list ap) ATTR_PRINTF(6, 0);
+
+static void
+line_text(struct line *l, enum log_level level, int64_t now, uint64_t suppressed, const char *event, const char *fmt,
+    va_list ap)
+{
+	char more[40];
+	size_t before;
+
+	line_head(l, level, now);
+	line_put(l, level_words[level]);
+	line_put(l, " ");
+	if (!line_put(l, event))
+		return;
+	if (suppressed) {
+		snprintf(more, sizeof(more), " suppressed=%llu", (unsigned long long)suppressed);
+		line_put(l, more);
+	}
+	if (*fmt && line_put(l, " ")) {
+		before = l->len;
+		line_print(l, fmt, ap);
+		if (l->len == before)
+			l->len--;
+	}
+}
+
+static void
+vlog(enum log_level level, uint64_t suppressed, const char *event, const char *fmt, va_list ap) ATTR_PRINTF(4, 0);
+
+static void
+vlog(enum log_level level, uint64_t suppressed, const char *event, const char *fmt, va_list ap)
 {
 	struct line l = line_begin();
 	int64_t now = clock_wall_utc_ns();
 
-	line_head(&l, now);
-	line_put(&l, level_words[level]);
-	line_put(&l, " ");
-	if (line_put(&l, event) && *fmt && line_put(&l, " ")) {
-		size_t before = l.len;
-
-		line_print(&l, fmt, ap);
-		if (l.len == before)
-			l.len--;
-	}
+	if (lg.format == LOG_FORMAT_JSON)
+		line_json(&l, level, now, suppressed, event, fmt, ap);
+	else
+		line_text(&l, level, now, suppressed, event, fmt, ap);
 	l.buf[l.len++] = '\n';
 	if (lg.used == 0)
 		lg.first_ns = now;
@@ -351,7 +572,7 @@ log_line(enum log_level level, const char *event, const char *fmt, ...)
 	if (level > lg.level)
 		return;
 	va_start(ap, fmt);
-	vlog(level, event, fmt, ap);
+	vlog(level, 0, event, fmt, ap);
 	va_end(ap);
 	errno = saved;
 }
@@ -360,7 +581,6 @@ void
 log_limited(struct log_limit *l, enum log_level level, const char *event, const char *fmt, ...)
 {
 	int64_t now = clock_now_ms();
-	char text[LOG_LINE_MAX];
 	int saved = errno;
 	va_list ap;
 
@@ -371,12 +591,8 @@ log_limited(struct log_limit *l, enum log_level level, const char *event, const 
 		return;
 	}
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	vlog(level, l->suppressed, event, fmt, ap);
 	va_end(ap);
-	if (l->suppressed)
-		log_line(level, event, "suppressed=%llu %s", (unsigned long long)l->suppressed, text);
-	else
-		log_line(level, event, "%s", text);
 	l->next_ms = now + LIMIT_WINDOW_MS;
 	l->suppressed = 0;
 	errno = saved;

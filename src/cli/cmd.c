@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "hyper/base/daemon.h"
+#include "hyper/base/log.h"
 #include "hyper/settings/settings.h"
 
 enum { OPT_HELP = 256, OPT_VERSION, OPT_FIRST };
@@ -177,5 +178,16 @@ cmd_settings_failed(struct settings_errors *errors)
 	fprintf(stderr, "%s: %zu fault%s in the settings, nothing was started\n", program, errors->n,
 	    errors->n == 1 ? "" : "s");
 	settings_errors_free(errors);
+	return EXIT_SETTINGS;
+}
+
+int
+cmd_log_setup(const char *program, const struct log_conf *conf)
+{
+	char err[LOG_ERR_MAX];
+
+	if (log_setup(program, conf, err) == 0)
+		return EXIT_OK;
+	fprintf(stderr, "%s: the setting log: %s\n", program_invocation_short_name, err);
 	return EXIT_SETTINGS;
 }

@@ -42,6 +42,10 @@ struct cmd_program {
  * each verb. A usage fault is explained on stderr and returns EXIT_USAGE. */
 int cmd_main(const struct cmd_program *, int argc, char **argv);
 
+/* log_setup() at the start of a program: EXIT_OK, or EXIT_SETTINGS with the words on stderr. */
+struct log_conf;
+int cmd_log_setup(const char *program, const struct log_conf *);
+
 /* Prints each error of a settings path on stderr; returns EXIT_SETTINGS. */
 struct settings_errors;
 int cmd_settings_failed(struct settings_errors *);

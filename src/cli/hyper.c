@@ -35,8 +35,9 @@ hyper_verb_server_run(const struct cmd_args *args)
 	(void)args;
 	if (code != EXIT_OK)
 		return code;
-	log_open("hyper", conf->log_level);
-	code = hyper_server_run(conf);
+	code = cmd_log_setup("hyper", CONF_LOG(conf));
+	if (code == EXIT_OK)
+		code = hyper_server_run(conf);
 	conf_hyper_free(conf);
 	return code;
 }

@@ -40,8 +40,9 @@ proxy_run_public(const struct cmd_args *args)
 		conf_proxy_free(conf);
 		return EXIT_SETTINGS;
 	}
-	log_open("proxy", conf->log_level);
-	code = proxy_master_run(conf);
+	code = cmd_log_setup("proxy", CONF_LOG(conf));
+	if (code == EXIT_OK)
+		code = proxy_master_run(conf);
 	conf_proxy_free(conf);
 	return code;
 }

@@ -31,8 +31,9 @@ sd_verb_run(const struct cmd_args *args)
 	(void)args;
 	if (code != EXIT_OK)
 		return code;
-	log_open("sd", conf->log_level);
-	code = sd_run(conf);
+	code = cmd_log_setup("sd", CONF_LOG(conf));
+	if (code == EXIT_OK)
+		code = sd_run(conf);
 	conf_sd_free(conf);
 	return code;
 }

@@ -518,14 +518,14 @@ static int
 conn_over_fd(struct grpc_conn *c, int fd)
 {
 	struct sockaddr_storage sa = { 0 };
-	char address[HOSTPORT_MAX] = "?";
+	char address[LOG_ADDR_MAX] = "?";
 	socklen_t len = sizeof sa;
 	const int one = 1;
 	int rc;
 
 	c->fd = fd;
 	if (getpeername(fd, (struct sockaddr *)&sa, &len) == 0)
-		sockaddr_text((struct sockaddr *)&sa, len, address);
+		log_addr(&sa, true, address);
 	rc = conn_name(c, address);
 	if (rc == 0)
 		rc = fd_set_nonblock(fd);

@@ -614,10 +614,10 @@ bev_new(struct rpc_server *srv, int fd, SSL **ret_ssl)
 }
 
 int
-rpc_conn_new(struct rpc_server *srv, int fd, const struct sockaddr *peer, socklen_t peer_len)
+rpc_conn_new(struct rpc_server *srv, int fd, const struct sockaddr *peer)
 {
 	struct rpc_conn *c = calloc(1, sizeof(*c));
-	char text[HOSTPORT_MAX];
+	char text[LOG_ADDR_MAX];
 
 	if (c == NULL) {
 		fd_close(&fd);
@@ -633,7 +633,7 @@ rpc_conn_new(struct rpc_server *srv, int fd, const struct sockaddr *peer, sockle
 	srv->n_conns++;
 	c->state = CONN_HANDSHAKE;
 	TAILQ_INSERT_TAIL(&srv->busy, c, link);
-	sockaddr_text(peer, peer_len, text);
+	log_addr(peer, true, text);
 	log_debug("http", "conn=%llu peer=%s", (unsigned long long)c->id, text);
 	c->deadline = evtimer_new(srv->base, on_deadline, c);
 	if (c->deadline == NULL)

@@ -43,7 +43,7 @@ struct rpc_server {
 };
 
 /* Takes an accepted descriptor (given, also on failure). The connection frees itself. 0 or -ENOMEM. */
-int rpc_conn_new(struct rpc_server *, int fd, const struct sockaddr *peer, socklen_t peer_len) ATTR_MUST_USE;
+int rpc_conn_new(struct rpc_server *, int fd, const struct sockaddr *peer) ATTR_MUST_USE;
 
 /* Ends it now; a call that waits for its answer is detached. */
 void rpc_conn_free(struct rpc_conn *, const char *why);

@@ -94,7 +94,7 @@ accept_one(struct rpc_server *srv, int listen_fd)
 	struct sockaddr *sa = (struct sockaddr *)(void *)&peer;
 	bool full = srv->n_conns >= srv->conf->max_connections;
 	socklen_t len = sizeof(peer);
-	char text[HOSTPORT_MAX];
+	char text[LOG_ADDR_MAX];
 	int fd;
 
 	if (full && longest_silent(srv) == NULL) {
@@ -113,7 +113,7 @@ accept_one(struct rpc_server *srv, int listen_fd)
 		return true;
 	}
 	if (!ratelimit_permits(srv->rates, sa)) {
-		sockaddr_text(sa, len, text);
+		log_addr(sa, true, text);
 		log_limited(
 		    &limit, LOG_LVL_INFO, "accept", "err=rate peer=%s why=\"over tcp_rate_limits, closed\"", text);
 		fd_close(&fd);
@@ -121,7 +121,7 @@ accept_one(struct rpc_server *srv, int listen_fd)
 	}
 	if (full)
 		rpc_conn_free(longest_silent(srv), "made room for a new connection");
-	if (rpc_conn_new(srv, fd, sa, len) != 0) {
+	if (rpc_conn_new(srv, fd, sa) != 0) {
 		accepting_pause(srv, "paused", "out of memory");
 		return false;
 	}

@@ -17,23 +17,24 @@
 #include "settings/tree.h"
 
 /* X(NAME, "type as listed", "as in: expected ...") */
-#define CFG_TYPES(X)                                                                  \
-	X(STRING, "string", "a string")                                               \
-	X(OPERATOR, "operator", "an operator's name (1 to 253 of A-Z a-z 0-9 . _ -)") \
-	X(HOST_PORT, "host:port", "host:port with a port of 0..65535")                \
-	X(URL, "URL", "a URL like https://host:port/path")                            \
-	X(REGEX, "regular expression", "a POSIX extended regular expression")         \
-	X(FILE, "file", "a readable file")                                            \
-	X(KEY_FILE, "file", "a key file that only its owner and group may read")      \
-	X(EXISTING, "path", "a file or folder that exists")                           \
-	X(PATH, "path", "a path")                                                     \
-	X(BOOL, "bool", "true or false")                                              \
-	X(INTEGER, "integer", "an integer")                                           \
-	X(SECONDS, "number", "a number")                                              \
-	X(WORD, "word", "one of")                                                     \
-	X(GROUP, "group", "a group { ... }")                                          \
-	X(GROUPS, "list of groups", "a list of groups ( { ... }, ... )")              \
-	X(VARIANT, "group", "a group { ... }")                                        \
+#define CFG_TYPES(X)                                                                        \
+	X(STRING, "string", "a string")                                                     \
+	X(OPERATOR, "operator", "an operator's name (1 to 253 of A-Z a-z 0-9 . _ -)")       \
+	X(HOST_PORT, "host:port", "host:port with a port of 0..65535")                      \
+	X(URL, "URL", "a URL like https://host:port/path")                                  \
+	X(REGEX, "regular expression", "a POSIX extended regular expression")               \
+	X(FILE, "file", "a readable file")                                                  \
+	X(KEY_FILE, "file", "a key file that only its owner and group may read")            \
+	X(EXISTING, "path", "a file or folder that exists")                                 \
+	X(PATH, "path", "a path")                                                           \
+	X(LOG, "log", "stderr, syslog, syslog:/socket or file:/path with an absolute path") \
+	X(BOOL, "bool", "true or false")                                                    \
+	X(INTEGER, "integer", "an integer")                                                 \
+	X(SECONDS, "number", "a number")                                                    \
+	X(WORD, "word", "one of")                                                           \
+	X(GROUP, "group", "a group { ... }")                                                \
+	X(GROUPS, "list of groups", "a list of groups ( { ... }, ... )")                    \
+	X(VARIANT, "group", "a group { ... }")                                              \
 	X(REFUSED, "", "")
 
 enum cfg_type {

@@ -26,6 +26,11 @@ static const struct cfg_word log_levels[] = {
 	{ NULL, 0 }
 };
 
+static const struct cfg_word log_formats[] = { { "text", LOG_FORMAT_TEXT }, { "json", LOG_FORMAT_JSON }, { NULL, 0 } };
+static const struct cfg_word log_ips[] = {
+	{ "full", LOG_IP_FULL }, { "prefix", LOG_IP_PREFIX }, { "none", LOG_IP_NONE }, { NULL, 0 }
+};
+
 /* ---- common blocks, protocol.md 8.6 ---- */
 
 #define TLS_TRUST \
@@ -182,6 +187,14 @@ static const struct cfg_option metrics_dropped[] = {
 #define LOG_LEVEL(s) \
 	{ .key = "log_level", .type = CFG_T_WORD, .words = log_levels, AT(s, log_level), .def = "info", \
 	  .help = "Least important lines that are logged." }
+#define LOG(s) \
+	LOG_LEVEL(s), \
+	{ .key = "log", .type = CFG_T_LOG, AT(s, log), .def = "stderr", \
+	  .help = "Where lines go: stderr, syslog, syslog:/socket, or file:/path, which SIGUSR1 opens again." }, \
+	{ .key = "log_format", .type = CFG_T_WORD, .words = log_formats, AT(s, log_format), .def = "text", \
+	  .help = "text: key=value; json: an object a line." }, \
+	{ .key = "log_ip", .type = CFG_T_WORD, .words = log_ips, AT(s, log_ip), .def = "full", \
+	  .help = "Peers' addresses in lines: full, prefix (IPv4 /24, IPv6 /48) or none." }
 #define DATASTORE(what) { .key = "datastore", .type = CFG_T_REFUSED, .help = (what) }
 #define CAS(s) \
 	{ .key = "ca_certificate_files", .type = CFG_T_FILE, .is_list = true, .is_required = true, \
@@ -311,7 +324,7 @@ check_hyper(struct cfg_apply *a, const struct cfg_node *group, void *base)
 static const struct cfg_option hyper[] = {
 	{ .key = "name", .type = CFG_T_OPERATOR, .is_required = true, AT(conf_hyper, name),
 	  .help = "Own operator, as in the directory." },
-	LOG_LEVEL(conf_hyper),
+	LOG(conf_hyper),
 	METRICS(conf_hyper),
 	ADMIN_SOCKET(conf_hyper),
 	{ .key = "directory", .type = CFG_T_GROUP, .sub = directory, .alloc = sizeof(struct conf_directory),
@@ -355,7 +368,7 @@ static const struct cfg_option sd_directory[] = {
 };
 
 static const struct cfg_option sd[] = {
-	LOG_LEVEL(conf_sd),
+	LOG(conf_sd),
 	METRICS(conf_sd),
 	ADMIN_SOCKET(conf_sd),
 	RPC_SERVER(conf_sd, "jsonrpc_server"),
@@ -459,7 +472,7 @@ static const struct cfg_option public[] = {
 };
 
 static const struct cfg_option proxy[] = {
-	LOG_LEVEL(conf_proxy),
+	LOG(conf_proxy),
 	METRICS(conf_proxy),
 	ADMIN_SOCKET(conf_proxy),
 	{ .key = "public", .type = CFG_T_GROUP, .sub = public, .alloc = sizeof(struct conf_proxy_public),

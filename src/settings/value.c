@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "hyper/base/fd.h"
+#include "hyper/base/log.h"
 
 #define NAME_MAX_LEN 253
 #define KEY_MAX_LEN  64
@@ -125,6 +126,7 @@ cfg_value_suits(enum cfg_type type, const char *text, char found[VALUE_TEXT_MAX]
 	case CFG_T_REGEX: return is_regex(text);
 	case CFG_T_FILE: return is_file(text, false, found);
 	case CFG_T_KEY_FILE: return is_file(text, true, found);
+	case CFG_T_LOG: return log_to_parse(text, &(enum log_to){ LOG_TO_STDERR }, &(const char *){ "" }) == 0;
 	case CFG_T_EXISTING: return is_there(text, found);
 	default: return true;
 	}

@@ -54,6 +54,9 @@ enum field_kind { UINT64, UINT32, UINT8, ENUM, BOOL, BIN32, WORD };
 	X(SETTINGS, settings.keepalive_interval_s, UINT32, INT32_MAX)    \
 	X(SETTINGS, settings.keepalive_count, UINT32, INT32_MAX)         \
 	X(SETTINGS, settings.user_timeout_ms, UINT64, INT32_MAX)         \
+	X(SETTINGS, settings.log_format, UINT8, LOG_FORMAT_MAX - 1)      \
+	X(SETTINGS, settings.log_ip, UINT8, LOG_IP_MAX - 1)              \
+	X(SETTINGS, settings.log_to, UINT8, LOG_TO_MAX - 1)              \
 	X(ARRIVED, conn, UINT64, UINT64_MAX)                             \
 	X(ARRIVED, token, BIN32, 0)                                      \
 	X(PARKED, conn, UINT64, UINT64_MAX)                              \

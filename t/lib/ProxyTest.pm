@@ -39,7 +39,7 @@ sub proxy {
 		@tls = ("tls = { $own };", qq(tls = { $own server_name = "public-proxy-1.ga"; };));
 	}
 	my $endpoint = $opt{endpoint} // '127.0.0.1:0';
-	$p->{settings} = 'log_level = "' . ($opt{log_level} // 'debug') . qq(";\npublic = { name = "public-proxy-1.ga";\n)
+	$p->{settings} = 'log_level = "' . ($opt{log_level} // 'debug') . qq(";\n) . qq(public = { name = "public-proxy-1.ga";\n)
 	    . 'workers = ' . ($opt{workers} // 2) . ";\n"
 	    . qq(internal_bind_address = "$endpoint"; internal_endpoint = "$endpoint";\n)
 	    . 'token_timeout = ' . sprintf('%.2f', ($opt{token_timeout} // 5) * slow_factor()) . ";\n"

@@ -31,9 +31,9 @@ static const struct {
 	{ { .type = CHAN_SETTINGS,
 	      .gen = 7,
 	      .settings = { 10000, 100, 65536, 0, 5, 1000, 0, true, LOG_LVL_DEBUG, 256, 300, 9, true, 1000, 7, 15, 5, 3,
-		  200 } },
-	    B(0xdc, 0, 22, 1, 2, 7, 0xcd, 0x27, 0x10, 100, 0xce, 0, 1, 0, 0, 0, 5, 0xcd, 0x03, 0xe8, 0, 0xc3, 4, 0xcd,
-		1, 0, 0xcd, 1, 44, 9, 0xc3, 0xcd, 3, 0xe8, 7, 15, 5, 3, 0xcc, 200),
+		  200, LOG_FORMAT_JSON, LOG_IP_PREFIX, LOG_TO_FILE } },
+	    B(0xdc, 0, 25, 1, 2, 7, 0xcd, 0x27, 0x10, 100, 0xce, 0, 1, 0, 0, 0, 5, 0xcd, 0x03, 0xe8, 0, 0xc3, 4, 0xcd,
+		1, 0, 0xcd, 1, 44, 9, 0xc3, 0xcd, 3, 0xe8, 7, 15, 5, 3, 0xcc, 200, 1, 1, 1),
 	    false },
 	{ { .type = CHAN_ARRIVED, .gen = 7, .conn = 1, .token = ONES(ONES32) }, B(0x95, 1, 3, 7, 1, 0xc4, 32, ONES32),
 	    true },
@@ -82,6 +82,7 @@ static const struct {
 	    B(0x9b, 1, 20, 7, 9, 0xa2, 'a', 'b', 3, 1, 2, 0xc3, 5, 100), false },
 	{ { .type = CHAN_MOVE, .gen = 7, .pair = 9 }, B(0x94, 1, 22, 7, 9), false },
 	{ { .type = CHAN_RATE, .gen = 7, .asker = 5, .rate = 100 }, B(0x95, 1, 24, 7, 5, 100), false },
+	{ { .type = CHAN_LOG, .gen = 7 }, B(0x93, 1, 26, 7), true },
 };
 
 /* Unpacks a copy on the heap, so that ASan sees a read too far. */
@@ -130,6 +131,9 @@ assert_same(const struct chan_msg *a, const struct chan_msg *b)
 	assert_int_equal(a->settings.keepalive_interval_s, b->settings.keepalive_interval_s);
 	assert_int_equal(a->settings.keepalive_count, b->settings.keepalive_count);
 	assert_true(a->settings.user_timeout_ms == b->settings.user_timeout_ms);
+	assert_int_equal(a->settings.log_format, b->settings.log_format);
+	assert_int_equal(a->settings.log_ip, b->settings.log_ip);
+	assert_int_equal(a->settings.log_to, b->settings.log_to);
 }
 
 static void
@@ -188,12 +192,14 @@ test_largest(void **state)
 			.part = CHAN_PART_MAX - 1,
 			.suspect = true,
 			.settings = { UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX,
-			    UINT64_MAX, true, LOG_LVL_DEBUG, UINT64_MAX, UINT64_MAX, UINT64_MAX } };
+			    UINT64_MAX, true, LOG_LVL_DEBUG, UINT64_MAX, UINT64_MAX, UINT64_MAX, true, UINT64_MAX,
+			    UINT64_MAX, INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX, LOG_FORMAT_JSON, LOG_IP_NONE,
+			    LOG_TO_SYSLOG } };
 		uint8_t buf[CHAN_MSG_MAX];
 		struct chan_msg got;
 		int n = chan_pack(&msg, buf);
 
-		assert_in_range(n, 3, CHAN_MSG_MAX / 2);
+		assert_in_range(n, 3, CHAN_MSG_MAX);
 		assert_int_equal(unpack(buf, (size_t)n, &got), 0);
 	}
 }
@@ -204,11 +210,14 @@ test_pack_refused(void **state)
 	static const struct chan_msg bad[] = {
 		{ .type = 0 },
 		{ .type = 17 },
-		{ .type = 26 },
+		{ .type = 28 },
 		{ .type = CHAN_ADOPT, .part = CHAN_PART_MAX },
 		{ .type = CHAN_REFUSED, .reason = END_REASON_MAX },
 		{ .type = CHAN_ENDED, .reason = (enum end_reason) - 1 },
 		{ .type = CHAN_SETTINGS, .settings = { .log_level = LOG_LVL_DEBUG + 1 } },
+		{ .type = CHAN_SETTINGS, .settings = { .log_format = LOG_FORMAT_MAX } },
+		{ .type = CHAN_SETTINGS, .settings = { .log_ip = LOG_IP_MAX } },
+		{ .type = CHAN_SETTINGS, .settings = { .log_to = LOG_TO_MAX } },
 		{ .type = CHAN_PAIR, .session = "a b" },
 		{ .type = CHAN_PAIR, .session = "a\n" },
 		{ .type = CHAN_PAIR, .session = { 'f', 'f', 'f', 'f', 'f', 'f', 'f', 'f', 'f', 'f', 'f', 'f', 'f' } },

@@ -197,7 +197,8 @@ test_faults(void **state)
 		    "s.cfg:4: jsonrpc_server-x: expected a known key, found an unknown one: did you mean "
 		    "jsonrpc_server?\n" },
 		{ { { "s.cfg", OK "quite_different = 1;" } }, "s.cfg",
-		    "s.cfg:4: quite_different: expected one of log_level, metrics, admin_socket, jsonrpc_server, "
+		    "s.cfg:4: quite_different: expected one of log_level, log, log_format, log_ip, metrics, "
+		    "admin_socket, jsonrpc_server, "
 		    "store, directory, "
 		    "found an "
 		    "unknown "
@@ -248,7 +249,8 @@ test_faults(void **state)
 		{ { { "s.cfg", "a = 18446744073709551616;" } }, "s.cfg",
 		    "s.cfg:1: expected an integer of at most 64 bit, found 18446744073709551616\n" },
 		{ { { "s.cfg", OK "x =\n" DEEP ";" } }, "s.cfg",
-		    "s.cfg:4: x: expected one of log_level, metrics, admin_socket, jsonrpc_server, store, directory, "
+		    "s.cfg:4: x: expected one of log_level, log, log_format, log_ip, metrics, admin_socket, "
+		    "jsonrpc_server, store, directory, "
 		    "found an "
 		    "unknown key\n"
 		    "s.cfg:5: expected at most 24 levels of groups and lists, found more\n" },
@@ -269,21 +271,25 @@ test_file_faults(void **state)
 		{ { { "d/x.conf", "" }, { "e/y.conf", "" } }, "d:e",
 		    "d:e: expected files named *.cfg in this folder, found none\n" },
 		{ { { "d/x.conf", "" }, { "s.cfg", OK "x = 1;" } }, "s.cfg:d",
-		    "s.cfg:4: x: expected one of log_level, metrics, admin_socket, jsonrpc_server, store, directory, "
+		    "s.cfg:4: x: expected one of log_level, log, log_format, log_ip, metrics, admin_socket, "
+		    "jsonrpc_server, store, directory, "
 		    "found an "
 		    "unknown key\n" },
 		{ { { "d/x.cfg/y", "" } }, "d", "d/x.cfg: expected a readable file, found a folder\n" },
 		{ { { "s.cfg", OK "x = 1;" } }, "none:s.cfg",
 		    "none: expected a settings file or folder, found none (No such file or directory)\n"
-		    "s.cfg:4: x: expected one of log_level, metrics, admin_socket, jsonrpc_server, store, directory, "
+		    "s.cfg:4: x: expected one of log_level, log, log_format, log_ip, metrics, admin_socket, "
+		    "jsonrpc_server, store, directory, "
 		    "found an "
 		    "unknown key\n" },
 		/* includes: the fault is where it stands, lines after it count on */
 		{ { { "s.cfg", "\n@include \"inc\"\n\n" OK "y = 1;" }, { "inc", "\n\nx = 1;\n\n" } }, "s.cfg",
-		    "s.cfg:7: y: expected one of log_level, metrics, admin_socket, jsonrpc_server, store, directory, "
+		    "s.cfg:7: y: expected one of log_level, log, log_format, log_ip, metrics, admin_socket, "
+		    "jsonrpc_server, store, directory, "
 		    "found an "
 		    "unknown key\n"
-		    "inc:3: x: expected one of log_level, metrics, admin_socket, jsonrpc_server, store, directory, "
+		    "inc:3: x: expected one of log_level, log, log_format, log_ip, metrics, admin_socket, "
+		    "jsonrpc_server, store, directory, "
 		    "found an unknown "
 		    "key\n" },
 		{ { { "s.cfg", OK "@include \"inc\"\n" }, { "inc", "\n}" } }, "s.cfg",

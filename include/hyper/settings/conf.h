@@ -118,8 +118,15 @@ struct conf_metrics {
 	char *bind_address; /* NULL: not served */
 };
 
+/* What log_setup() needs, of any of the three below. */
+#define CONF_LOG(c) \
+	(&(struct log_conf){ .level = (c)->log_level, .format = (c)->log_format, .ip = (c)->log_ip, .to = (c)->log })
+
 struct conf_hyper {
 	char *name; /* own operator */
+	char *log;  /* default "stderr"; see log_to_parse() */
+	enum log_format log_format;
+	enum log_ip log_ip;
 	enum log_level log_level;
 	struct conf_metrics *metrics; /* may be NULL */
 	char *admin_socket;           /* NULL: none */
@@ -136,6 +143,9 @@ struct conf_hyper {
 };
 
 struct conf_sd {
+	char *log; /* default "stderr"; see log_to_parse() */
+	enum log_format log_format;
+	enum log_ip log_ip;
 	enum log_level log_level;
 	struct conf_metrics *metrics;       /* may be NULL */
 	char *admin_socket;                 /* NULL: none */
@@ -186,6 +196,9 @@ struct conf_proxy_public {
 };
 
 struct conf_proxy {
+	char *log; /* default "stderr"; see log_to_parse() */
+	enum log_format log_format;
+	enum log_ip log_ip;
 	enum log_level log_level;
 	struct conf_metrics *metrics;     /* may be NULL */
 	char *admin_socket;               /* NULL: none */

@@ -40,7 +40,8 @@
 	X(ADOPT, 18, 1)   \
 	X(RESUME, 20, 0)  \
 	X(MOVE, 22, 0)    \
-	X(RATE, 24, 0)
+	X(RATE, 24, 0)    \
+	X(LOG, 26, 1)
 
 enum chan_type {
 #define X(n, num, fd) CHAN_##n = num,
@@ -67,6 +68,7 @@ enum chan_type {
  * RESUME   pair, session, flags, bytes, suspect, asker, rate  all parts have come: go on. Answer PAIRED, or MOVED: not possible
  * MOVE     pair                                     give it back
  * RATE     asker, rate                              what its pairs of this operator may move together from now on
+ * LOG      - + file or socket                      the log was opened again: this is descriptor 2 from now on
  * MOVED    pair, flags, bytes, pipes                here it is; our descriptors are closed
  */
 enum chan_part { CHAN_PART_SOCKET_A, CHAN_PART_SOCKET_B, CHAN_PART_PIPE_AB, CHAN_PART_PIPE_BA, CHAN_PART_MAX };
@@ -88,6 +90,9 @@ struct chan_settings {
 	uint64_t idle_timeout_ms, half_closed_timeout_ms; /* 0: never */
 	uint32_t keepalive_idle_s, keepalive_interval_s, keepalive_count;
 	uint64_t user_timeout_ms; /* 0: the kernel's own */
+	uint8_t log_format;       /* enum log_format */
+	uint8_t log_ip;           /* enum log_ip */
+	uint8_t log_to;           /* enum log_to: what descriptor 2 is */
 };
 
 struct chan_msg {

@@ -204,7 +204,8 @@ on_signal(enum daemon_signal sig, void *arg)
 		    "reload", "ignored: this version reads its settings at the start only; restart to apply changes");
 		break;
 	case DAEMON_REOPEN:
-		log_info("reopen", "ignored: the log goes to standard error, there is no file to open again");
+		if (log_share().to != LOG_TO_STDERR)
+			slots_log(m->slots);
 		break;
 	case DAEMON_CHILD: slots_reap(m->slots); break;
 	}
@@ -377,7 +378,10 @@ start_slots(struct master *m)
 		.keepalive_idle_s = (uint32_t)(c->keepalive_idle_ms / 1000),
 		.keepalive_interval_s = (uint32_t)(c->keepalive_interval_ms / 1000),
 		.keepalive_count = c->keepalive_count,
-		.user_timeout_ms = (uint64_t)c->user_timeout_ms };
+		.user_timeout_ms = (uint64_t)c->user_timeout_ms,
+		.log_format = (uint8_t)log_share().format,
+		.log_ip = (uint8_t)log_share().ip,
+		.log_to = (uint8_t)log_share().to };
 	return slots_new(daemon_base(m->daemon), &pc, &slots_ops, m, &m->slots);
 }
 

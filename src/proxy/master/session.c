@@ -250,21 +250,21 @@ session_find(struct sessions *all, const uint8_t hash[32])
 }
 
 static void
-peer_text(int fd, char ret[HOSTPORT_MAX])
+peer_text(int fd, char ret[LOG_ADDR_MAX])
 {
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof(sa);
 
-	snprintf(ret, HOSTPORT_MAX, "?");
+	snprintf(ret, LOG_ADDR_MAX, "?");
 	if (getpeername(fd, (struct sockaddr *)&sa, &len) == 0)
-		sockaddr_text((struct sockaddr *)&sa, len, ret);
+		log_addr(&sa, true, ret);
 }
 
 int
 session_park(struct session *s, int fd, unsigned worker)
 {
 	struct sessions *all = s->all;
-	char peer[HOSTPORT_MAX], more[HOSTPORT_MAX + 32];
+	char peer[LOG_ADDR_MAX], more[LOG_ADDR_MAX + 32];
 	int rc = quota_take(all->quota, s->a, QUOTA_PARKED);
 
 	if (rc == 0) {

@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <event2/event.h>
 
@@ -537,6 +538,18 @@ slots_stop(struct slots *p, bool now)
 		}
 	}
 	check_empty(p);
+}
+
+void
+slots_log(struct slots *p)
+{
+	struct chan_msg m = { .type = CHAN_LOG };
+	unsigned i;
+
+	for (i = 0; i < p->conf.workers; i++)
+		/* one that is queued will take along what descriptor 2 is then */
+		if (p->slots[i].state != SLOT_IDLE && !slot_has_queued(&p->slots[i], STDERR_FILENO))
+			slot_post(&p->slots[i], &m, STDERR_FILENO);
 }
 
 void

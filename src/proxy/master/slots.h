@@ -66,6 +66,9 @@ void slots_reap(struct slots *);
 #define POOL_STOP_MS 2000
 void slots_stop(struct slots *, bool now);
 
+/* Descriptor 2 is another one now (log_reopen): LOG to all. */
+void slots_log(struct slots *);
+
 /* "pid,pid,..." of the living workers. */
 void slots_pids(const struct slots *, char *ret, size_t cap);
 

@@ -235,7 +235,10 @@ on_settings(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 	rates_set(&w->rates, limits);
 	conns_on_settings(w);
 	worker_name(w, name);
-	log_open(name, (enum log_level)m->settings.log_level);
+	log_inherit(name, &(struct log_shared){ .level = (enum log_level)m->settings.log_level,
+			      .format = (enum log_format)m->settings.log_format,
+			      .ip = (enum log_ip)m->settings.log_ip,
+			      .to = (enum log_to)m->settings.log_to });
 	if (w->state != WRK_STARTING)
 		return 0; /* what is in `conf` stays as it was at the start */
 	w->relay = relay_new(&conf, pairs_on_end, w);
@@ -293,6 +296,21 @@ on_stop(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 	(void)fd;
 	(void)lost;
 	worker_enter(w, WRK_DONE, "stop");
+	return 0;
+}
+
+static int
+on_log(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
+{
+	int log_fd = *fd, rc = -EMFILE;
+
+	(void)w;
+	(void)m;
+	*fd = -1;
+	if (!lost)
+		rc = log_take(log_fd);
+	if (rc < 0)
+		log_warn("reopen", "err=\"%s\" why=\"the old log is written on\"", strerror(-rc));
 	return 0;
 }
 
@@ -363,6 +381,8 @@ static const struct chan_rule {
 	{ CHAN_DRAIN, WRK_BIT(WRK_STARTING) | WRK_BIT(WRK_SERVING), on_drain },
 	{ CHAN_STOP, WRK_BIT(WRK_STARTING) | WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED),
 	    on_stop },
+	{ CHAN_LOG, WRK_BIT(WRK_STARTING) | WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED),
+	    on_log },
 	{ CHAN_PIPE, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED), on_pipe },
 	{ CHAN_NOPIPE, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED), on_nopipe },
 	{ CHAN_ADOPT, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING), on_adopt },

@@ -24,7 +24,6 @@
  *     no descriptors some of the oldest. Who comes with the token, as most do, is
  *     in no list that this looks at and costs nobody his place.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stddef.h>
@@ -137,18 +136,6 @@ conn_close(struct worker *w, struct conn *c, const char *why)
 	conn_enter(w, c, CONN_GONE, why);
 }
 
-/* The peer's address without its port. */
-static void
-peer_text(const struct sockaddr_storage *ss, char ret[INET6_ADDRSTRLEN])
-{
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *)ss;
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)ss;
-
-	if (!inet_ntop(ss->ss_family, ss->ss_family == AF_INET6 ? (const void *)&v6->sin6_addr : &v4->sin_addr, ret,
-		INET6_ADDRSTRLEN))
-		memcpy(ret, "?", 2);
-}
-
 /* Did the peer itself do something wrong? Who was dropped for want of room, or waited for us, did not. */
 static bool
 is_bad(enum end_reason reason)
@@ -160,11 +147,11 @@ static void
 conn_blame(struct worker *w, const struct conn *c)
 {
 	static struct log_limit limit;
-	char peer[INET6_ADDRSTRLEN];
+	char peer[LOG_ADDR_MAX];
 
 	if (!sources_blame(&w->sources, (const struct sockaddr *)&c->peer, w->now_ms))
 		return;
-	peer_text(&c->peer, peer);
+	log_addr(&c->peer, false, peer);
 	log_limited(&limit, LOG_LVL_WARN, "barred",
 	    "peer=%s max=%llu barred_ms=%llu why=\"over public.max_bad_tokens_per_source\"", peer,
 	    (unsigned long long)w->settings.max_bad_tokens, (unsigned long long)w->settings.barred_ms);
@@ -175,10 +162,10 @@ static void
 conn_refuse(struct worker *w, struct conn *c, enum end_reason reason)
 {
 	static struct log_limit limits[END_REASON_MAX];
-	char peer[INET6_ADDRSTRLEN];
+	char peer[LOG_ADDR_MAX];
 
 	w->refused[reason]++;
-	peer_text(&c->peer, peer);
+	log_addr(&c->peer, false, peer);
 	log_limited(&limits[reason], LOG_LVL_INFO, "refused", "conn=%llu reason=%s peer=%s session=%s",
 	    (unsigned long long)c->id, end_reason_word(reason), peer, *c->session ? c->session : "-");
 	if (is_bad(reason))
@@ -347,11 +334,11 @@ peer_is_welcome(struct worker *w, int fd, const struct sockaddr_storage *peer)
 	const struct sockaddr *sa = (const struct sockaddr *)peer;
 	bool is_barred = sources_is_barred(&w->sources, sa, w->now_ms);
 	enum end_reason reason = is_barred ? END_BARRED : END_RATE;
-	char text[INET6_ADDRSTRLEN];
+	char text[LOG_ADDR_MAX];
 
 	if (!is_barred && (!rates_has_limit(&w->rates) || rates_permit(&w->rates, sa, clock_wall_utc_ns() / 1000000)))
 		return true;
-	peer_text(peer, text);
+	log_addr(peer, false, text);
 	w->refused[reason]++;
 	log_limited(&limits[is_barred], LOG_LVL_INFO, "refused", "reason=%s peer=%s why=\"over public.%s\"",
 	    end_reason_word(reason), text, is_barred ? "max_bad_tokens_per_source" : "tcp_rate_limits");

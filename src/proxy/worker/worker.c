@@ -241,7 +241,7 @@ close_others(void)
 static void
 ignore_signals(void)
 {
-	static const int ignored[] = { SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE };
+	static const int ignored[] = { SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE, SIGXFSZ };
 	struct sigaction sa = { .sa_handler = SIG_IGN };
 	sigset_t none;
 
