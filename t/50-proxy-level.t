@@ -59,7 +59,8 @@ is($p->{d}->stop, 0, 'it stops cleanly');
 
 # --- all pipes are held ---
 $p = proxy(workers => 1, token_timeout => 20, more => 'max_pipes = 3;');
-my $out = 'payload ' x (2 << 20);
+# More than all socket buffers on the way may grow to
+my $out = 'payload ' x (6 << 20);
 my @held;
 
 # Sends until nothing moves: both sockets and the pipe between them are full.
