@@ -191,6 +191,8 @@ test_largest(void **state)
 			.flags = UINT32_MAX,
 			.part = CHAN_PART_MAX - 1,
 			.suspect = true,
+			.asker = UINT64_MAX,
+			.rate = UINT64_MAX,
 			.settings = { UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX,
 			    UINT64_MAX, true, LOG_LVL_DEBUG, UINT64_MAX, UINT64_MAX, UINT64_MAX, true, UINT64_MAX,
 			    UINT64_MAX, INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX, LOG_FORMAT_JSON, LOG_IP_NONE,
