@@ -25,7 +25,15 @@
 #define USER_TIMEOUT_MS 30000
 
 /* Of tcpi_state; <netinet/tcp.h> names them, but cannot be included beside <linux/tcp.h>. */
-enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_CLOSE_WAIT = 8, TCP_LISTEN = 10 };
+enum {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT = 2,
+	TCP_CLOSE = 7,
+	TCP_CLOSE_WAIT = 8,
+	TCP_LAST_ACK = 9,
+	TCP_LISTEN = 10,
+	TCP_CLOSING = 11
+};
 
 /* Room for one descriptor. CMSG_SPACE is padded: on LP64 two fit, three are cut. */
 union control {
@@ -295,4 +303,24 @@ fd_count(void)
 			n++;
 	closedir(d);
 	return n - 1; /* without the folder's own */
+}
+
+void
+fd_reset(int *fd)
+{
+	const struct sockaddr sa = { .sa_family = AF_UNSPEC };
+	struct linger linger = { 0 };
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+	bool is_over;
+
+	if (*fd < 0)
+		return;
+	is_over = getsockopt(*fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+		  (info.tcpi_state == TCP_LAST_ACK || info.tcpi_state == TCP_CLOSING);
+	if (!is_over && connect(*fd, &sa, sizeof(sa)) < 0)
+		linger.l_onoff = 1;
+	if (is_over || linger.l_onoff)
+		(void)!setsockopt(*fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	fd_close(fd);
 }

@@ -194,9 +194,6 @@ bool sock_has_error(int fd);
  * have taken the error. `fin_sent`: the end of what we send was passed on to it. */
 bool sock_was_reset(int fd, bool fin_sent);
 
-/* Sends a reset now, also when other processes hold duplicates, and closes our descriptor. */
-void sock_reset(int *fd);
-
 /* Both streams have ended: what is still on its way arrives, then their ends. */
 void sock_finish(int *fd);
 

@@ -168,8 +168,8 @@ relay_pair_new(struct relay *r, uint64_t id, int a_fd, int b_fd)
 		if (p)
 			seat_leave(r, seat_number(r, p->seat));
 		free(p);
-		sock_reset(&b.fd[A]);
-		sock_reset(&b.fd[B]);
+		fd_reset(&b.fd[A]);
+		fd_reset(&b.fd[B]);
 		return err;
 	}
 	pair_publish(r, p);
@@ -343,7 +343,7 @@ pair_end(struct relay *r, struct relay_pair *p, enum end_reason reason, const ch
 		if (reason == END_CLOSED)
 			sock_finish(&p->side[i].fd);
 		else
-			sock_reset(&p->side[i].fd);
+			fd_reset(&p->side[i].fd);
 		carrier_put(&r->pool, p->carrier[i]);
 		p->carrier[i] = NULL;
 	}

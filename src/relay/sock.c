@@ -2,7 +2,7 @@
  *
  * Other processes may hold duplicates of our sockets. Closing then neither
  * removes a socket from epoll nor sends anything: so EPOLL_CTL_DEL, shutdown()
- * and connect(AF_UNSPEC), which act on the socket itself.
+ * and fd_reset(), which act on the socket itself.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -101,16 +101,6 @@ sock_was_reset(int fd, bool fin_sent)
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 || info.tcpi_state != TCP_CLOSE)
 		return false;
 	return !fin_sent || sock_has_error(fd) || !fd_tcp_has_ended(fd);
-}
-
-void
-sock_reset(int *fd)
-{
-	struct sockaddr sa = { .sa_family = AF_UNSPEC };
-
-	if (connect(*fd, &sa, sizeof(sa)) < 0)
-		set_linger(*fd, true);
-	fd_close(fd);
 }
 
 void

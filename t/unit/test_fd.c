@@ -1,6 +1,7 @@
 /* test_fd.c - descriptors arrive whole or not at all, and none is left behind */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -300,6 +301,71 @@ test_flags(void **state)
 	assert_int_equal(fd_count(), before);
 }
 
+/* Until it is taken off, every segment that comes is lost. */
+static void
+lose(int fd, bool on)
+{
+	struct sock_filter code = BPF_STMT(BPF_RET | BPF_K, 0);
+	struct sock_fprog drop = { 1, &code };
+
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, on ? SO_ATTACH_FILTER : SO_DETACH_FILTER, &drop, sizeof(drop)), 0);
+}
+
+/* What the peer sees of a reset, by who has said a FIN before; `is_lost`: our last segments must be sent again. */
+static void
+test_reset(void **state)
+{
+	static const struct {
+		const char *name;
+		bool peer_fin, our_fin, is_lost, has_copy;
+		ssize_t want; /* of the read behind our five bytes: 0 an end, -1 a reset */
+	} tab[] = {
+		{ "both open", false, false, false, false, -1 },
+		{ "both open, others hold a duplicate", false, false, false, true, -1 },
+		{ "it has ended", true, false, false, true, -1 },
+		{ "both ended, ours is on its way", true, true, true, false, 0 },
+		{ "both ended, ours is on its way, a duplicate", true, true, true, true, 0 },
+	};
+	struct linger hard = { 1, 0 };
+	char buf[8];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(tab) / sizeof(tab[0]); i++) {
+		int l, peer, fd, copy = -1;
+		struct pollfd p;
+
+		print_message("# %s\n", tab[i].name);
+		tcp_pair(AF_INET, &l, &peer, &fd);
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+		if (tab[i].has_copy)
+			copy = dup(fd);
+		if (tab[i].peer_fin) {
+			shutdown(peer, SHUT_WR);
+			p = (struct pollfd){ fd, POLLIN, 0 };
+			assert_int_equal(poll(&p, 1, 5000), 1);
+		}
+		if (tab[i].is_lost)
+			lose(peer, true);
+		assert_int_equal(send(fd, "hello", 5, 0), 5);
+		if (tab[i].our_fin)
+			shutdown(fd, SHUT_WR);
+		fd_reset(&fd);
+		assert_int_equal(fd, -1);
+		if (copy >= 0 && tab[i].our_fin)
+			fd_reset(&copy);
+		if (tab[i].is_lost)
+			lose(peer, false);
+		p = (struct pollfd){ peer, POLLIN, 0 };
+		assert_int_equal(poll(&p, 1, 10000), 1);
+		assert_int_equal(recv(peer, buf, sizeof(buf), MSG_DONTWAIT), 5);
+		assert_int_equal(poll(&p, 1, 10000), 1);
+		assert_int_equal(recv(peer, buf, sizeof(buf), MSG_DONTWAIT), tab[i].want);
+		fd_close(&copy);
+		close(l), close(peer);
+	}
+	fd_reset(&(int){ -1 });
+}
+
 int
 main(void)
 {
@@ -309,6 +375,7 @@ main(void)
 		cmocka_unit_test(test_dead_peer),
 		cmocka_unit_test(test_is_tcp),
 		cmocka_unit_test(test_is_shut),
+		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_flags),
 	};
 

@@ -33,6 +33,11 @@ enum fd_tcp fd_tcp_look(int fd);
  * behind a FIN (Linux 6.18). True too while bytes wait: then no read has taken an error. */
 bool fd_tcp_has_ended(int fd);
 
+/* Sends a reset now, also when others hold duplicates, and closes our descriptor; -1 is fine. Where both sides have said
+ * their FIN already (LAST_ACK, CLOSING) the kernel sends none and would only forget what is still unacknowledged, for
+ * which the peer then waits for ever should a segment be lost (Linux 6.18): those go on and end by themselves. */
+void fd_reset(int *fd);
+
 /* A peer that vanished without a word is noticed within 30 s, with and without
  * bytes under way: keepalive after 15 s, every 5 s, three times, and
  * TCP_USER_TIMEOUT 30 s (faults.md "peer vanishes"). What a listener accepts

@@ -19,7 +19,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "hyper/base/bug.h"
 #include "hyper/base/clock.h"
@@ -198,17 +197,6 @@ pairing_enter(struct pairs *all, struct pair *p, enum pair_state to, struct slot
 	}
 }
 
-/* Sends a reset now, whoever holds duplicates, and closes ours. */
-static void
-sock_reset(int *fd)
-{
-	struct sockaddr sa = { .sa_family = AF_UNSPEC };
-
-	if (*fd >= 0)
-		(void)!connect(*fd, &sa, sizeof(sa));
-	fd_close(fd);
-}
-
 void
 pairing_end(struct pairs *all, struct pair *p, enum end_reason reason, bool reset)
 {
@@ -224,7 +212,7 @@ pairing_end(struct pairs *all, struct pair *p, enum end_reason reason, bool rese
 	pairing_enter(all, p, PAIR_DONE, NULL, end_reason_word(reason));
 	for (i = 0; i < 2; i++) {
 		if (reset)
-			sock_reset(&p->fd[i]);
+			fd_reset(&p->fd[i]);
 		else
 			fd_close(&p->fd[i]);
 		all->loose_pipes -= p->pipe_fd[i] >= 0;
