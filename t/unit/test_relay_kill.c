@@ -140,21 +140,24 @@ tcp_pair(int ret[2])
 	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	socklen_t len = sizeof(sin);
-	int small = 8192; /* so that pipes stay full for longer */
+	int small = 8192;                   /* so that pipes stay full for longer */
+	bool is_small = t.next_id % 2 == 0; /* of odd ids */
 
 	assert_int_equal(bind(listener, (struct sockaddr *)&sin, len), 0);
 	assert_int_equal(listen(listener, 1), 0);
 	assert_int_equal(getsockname(listener, (struct sockaddr *)&sin, &len), 0);
 	ret[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* Before it connects: a buffer that shrinks below the window that was promised loses segments, and then a reset
+	 * may be lost too, for which a peer that only waits would wait for ever (Linux 6.18: challenge ACKs are rare). */
+	if (is_small)
+		setsockopt(ret[0], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
 	assert_int_equal(connect(ret[0], (struct sockaddr *)&sin, len), 0);
 	ret[1] = fd_accept(listener);
 	assert_true(ret[1] >= 0);
 	assert_int_equal(fd_set_nonblock(ret[0]), 0);
 	close(listener);
-	if (t.next_id % 2 == 0) { /* of odd ids */
-		setsockopt(ret[0], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	if (is_small)
 		setsockopt(ret[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
-	}
 }
 
 static size_t
@@ -200,7 +203,7 @@ pair_over(struct pair *p, enum end_reason reason)
 		if (reason == END_CLOSED)
 			setsockopt(p->bundle.fd[i], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 		else
-			reset_now(p->bundle.fd[i]);
+			fd_reset(&p->bundle.fd[i]);
 		fd_close(&p->bundle.fd[i]);
 	}
 }
@@ -314,8 +317,8 @@ peer_send(struct pair *p, int side)
 		return;
 	}
 	if (want == 0) {
-		assert_int_equal(shutdown(me->fd, SHUT_WR), 0);
-		me->sent++; /* the end */
+		me->saw_reset = shutdown(me->fd, SHUT_WR) < 0; /* a reset came first, and was not read yet */
+		me->sent++;                                    /* the end */
 		return;
 	}
 	if (want > sizeof(buf))
@@ -408,13 +411,13 @@ static void
 killed_at_random(void **state)
 {
 	int64_t limit = clock_now_ms() + LIMIT_MS;
-	const char *slow = getenv("T_SLOW"), *kills = getenv("T_KILLS");
+	const char *slow = getenv("T_SLOW"), *kills = getenv("T_KILLS"), *seed = getenv("T_SEED");
 	int n_kills = kills ? atoi(kills) : slow ? KILLS / 10 : KILLS;
 
 	memset(&t, 0, sizeof(t));
 	t.copy_mode = *state != NULL;
 	t.next_id = 1;
-	t.seed = (uint64_t)clock_now_ns() | 1;
+	t.seed = seed ? strtoull(seed, NULL, 10) : (uint64_t)clock_now_ns() | 1;
 	print_message("seed %llu\n", (unsigned long long)t.seed);
 	t.shared = mmap(NULL, sizeof(*t.shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_true(t.shared != MAP_FAILED);
