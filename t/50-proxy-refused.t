@@ -41,6 +41,17 @@ for my $case (
 	is_gone($told, "code $code");
 }
 
+# Whoever asks may do so often while B is away: that fills no log
+{
+	my ($began, $before) = (time, $p->{d}->count_log(qr/ warn not_confirmed /));
+	for (1 .. 40) {
+		my $ask = $p->ask;
+		$p->told->answer({ error => { code => -32005, message => 'no standing connection' } });
+		$ask->answer;
+	}
+	cmp_ok($p->{d}->count_log(qr/ warn not_confirmed /) - $before, '<=', 2 + time - $began, 'B is away for 40 calls: a line each second');
+}
+
 # Answers that are none
 for my $junk ('', 'hello', '[]', '{"jsonrpc":"2.0"}', '{"result":{},"error":{"code":0,"message":"x"}}') {
 	my $ask = $p->ask;

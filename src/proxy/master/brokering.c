@@ -44,7 +44,7 @@
 #define GRACE_MS 10
 
 /* Lines that any of our callers can cause. */
-static struct log_limit refuse_limit;
+static struct log_limit refuse_limit, confirm_limit;
 
 struct ask;
 struct brokering {
@@ -303,8 +303,9 @@ on_reply(struct rpc_answer *got, void *arg)
 		return;
 	}
 	answer = failure_of_backend(a, got, &reason);
-	log_warn("not_confirmed", "session=%s from=%s to=%s code=%d reason=%s why=\"%s\"", s->id, s->from, s->to,
-	    answer.code, end_reason_word(reason), answer.message ? answer.message : "");
+	log_limited(&confirm_limit, LOG_LVL_WARN, "not_confirmed",
+	    "session=%s from=%s to=%s code=%d reason=%s why=\"%s\"", s->id, s->from, s->to, answer.code,
+	    end_reason_word(reason), answer.message ? answer.message : "");
 	ask_fail(a, answer, reason);
 	ask_free(a);
 }
