@@ -31,6 +31,7 @@
 #include <sys/socket.h>
 
 #include <event2/event.h>
+#include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/x509_vfy.h>
 
@@ -587,6 +588,12 @@ size_t
 grpc_conn_streams(const struct grpc_conn *c)
 {
 	return c->n_streams;
+}
+
+bool
+grpc_conn_was_mute(const struct grpc_conn *c)
+{
+	return c->ssl == NULL || SSL_get_rbio(c->ssl) == NULL || BIO_number_read(SSL_get_rbio(c->ssl)) == 0;
 }
 
 int64_t

@@ -98,6 +98,14 @@ metrics_started(void)
 		started = (double)clock_wall_utc_ns() / 1e9;
 }
 
+static uint64_t probes;
+
+void
+metrics_note_probe(void)
+{
+	probes++;
+}
+
 void
 metrics_process(struct evbuffer *out, const char *program)
 {
@@ -111,6 +119,8 @@ metrics_process(struct evbuffer *out, const char *program)
 		"Descriptors that this process may have open." };
 	static const struct metrics_family dropped = { "hyper_log_lines_dropped_total", METRICS_COUNTER,
 		"Log lines that could not be written without waiting." };
+	static const struct metrics_family probed = { "hyper_probes_total", METRICS_COUNTER,
+		"Connections to the JSON-RPC and gRPC listeners that ended before their first byte." };
 	struct rlimit rl = { 0 };
 	char labels[128];
 
@@ -127,4 +137,6 @@ metrics_process(struct evbuffer *out, const char *program)
 	}
 	metrics_begin(out, &dropped);
 	metrics_uint(out, &dropped, NULL, log_dropped());
+	metrics_begin(out, &probed);
+	metrics_uint(out, &probed, NULL, probes);
 }

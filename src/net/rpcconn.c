@@ -18,6 +18,8 @@
  *     still sending is read and dropped, or the reset would eat the response.
  *
  * Not here: accepting and its limits (rpcserver.c), reading HTTP (http.c), JSON-RPC (src/wire).
+ *
+ * Size: one state diagram, and every callback of libevent moves along it.
  */
 #include "net/rpcconn.h"
 
@@ -30,12 +32,14 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/bufferevent_ssl.h>
+#include <openssl/bio.h>
 #include <openssl/err.h>
 
 #include "hyper/base/bug.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
+#include "hyper/net/metrics.h"
 #include "hyper/wire/json.h"
 #include "net/http.h"
 
@@ -92,6 +96,7 @@ struct rpc_conn {
 	int64_t idle_since_ms; /* of the monotonic clock, in IDLE */
 	bool keep;             /* after this response another request may come */
 	bool eof;              /* the peer has sent all it had */
+	bool heard;            /* a byte of HTTP has come */
 	bool served;           /* has answered at least once */
 	size_t drained;        /* in LINGER */
 	TAILQ_ENTRY(rpc_conn) link;
@@ -455,8 +460,11 @@ conn_step(struct rpc_conn *c)
 static void
 on_read(struct bufferevent *bev, void *arg)
 {
+	struct rpc_conn *c = arg;
+
 	(void)bev;
-	conn_step(arg);
+	c->heard = true;
+	conn_step(c);
 }
 
 /* All that was queued has been handed to the kernel. */
@@ -547,6 +555,13 @@ linger_after_handshake(struct rpc_conn *c)
 	conn_enter(c, CONN_LINGER, "handshake failed");
 }
 
+/* It ends, and no byte came: somebody looked whether the port is open. */
+static bool
+is_probe(const struct rpc_conn *c)
+{
+	return !c->heard && (c->ssl == NULL || BIO_number_read(SSL_get_rbio(c->ssl)) == 0);
+}
+
 static void
 on_event(struct bufferevent *bev, short what, void *arg)
 {
@@ -555,6 +570,11 @@ on_event(struct bufferevent *bev, short what, void *arg)
 	(void)bev;
 	if (what & BEV_EVENT_CONNECTED) {
 		on_secured(c);
+		return;
+	}
+	if (is_probe(c)) {
+		metrics_note_probe();
+		rpc_conn_free(c, "closed before its first byte");
 		return;
 	}
 	if (c->state == CONN_HANDSHAKE) {

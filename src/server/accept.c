@@ -207,6 +207,7 @@ acceptor_deliver(void *arg, const struct request *req, deliver_cb cb, void *cb_a
 	if (!wanted_parse(req->params, &w, &faults)) {
 		reply_give(&a->reply, faults, false);
 	} else if (strcmp(channel, "grpc_server") != 0) {
+		token_session(&w.token, a->session);
 		acceptance_refuse(a, RPC_BROKER, END_REFUSED, "no channel accepted the request");
 	} else {
 		token_session(&w.token, a->session);

@@ -26,6 +26,7 @@
 #include "hyper/base/log.h"
 #include "hyper/directory/directory.h"
 #include "hyper/net/grpc.h"
+#include "hyper/net/metrics.h"
 #include "hyper/wire/token.h"
 #include "server/broker.h"
 #include "server/internal.h"
@@ -42,6 +43,7 @@ struct gconn {
 	char session[SESSION_ID_MAX];
 	int64_t since_ms;
 	uint64_t calls;
+	bool has_ended; /* and a line about it was written */
 	bool is_judged; /* its certificate was looked at, and a refusal logged */
 };
 
@@ -104,6 +106,9 @@ gconn_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 static void
 gconn_free(struct gconn *g)
 {
+	if (g->via && g->names.n && !g->has_ended)
+		log_info("grpc_closed", "side=b operator=%s via=%s session=%s reason=%s why=stopping", g->names.v[0],
+		    g->via, g->session, end_reason_word(END_STOPPED));
 	TAILQ_REMOVE(&g->ch->conns, g, link);
 	if (g->via)
 		g->ch->n_adopted--;
@@ -124,16 +129,21 @@ gconn_on_closed(struct grpc_conn *conn, enum end_reason reason, const char *why,
 		grpc_conn_free(conn);
 		return;
 	}
+	g->has_ended = true;
 	if (g->via && !g->names.n)
 		log_warn("brokered", "side=b operator=%s via=%s session=%s failed=%s reason=%s why=\"%s\"", g->expected,
 		    g->via, g->session, broker_step_word(grpc_conn_heard_ms(conn) ? STEP_SECURED : STEP_PAIRED),
 		    end_reason_word(reason), why);
-	else if (!g->is_judged && (reason == END_TLS || reason == END_DEADLINE))
+	else if (!g->via && !g->is_judged && reason != END_DEADLINE && grpc_conn_was_mute(conn)) {
+		metrics_note_probe();
+		log_debug("grpc_probe", "%s", "");
+	} else if (!g->is_judged && (reason == END_TLS || reason == END_DEADLINE))
 		log_limited(
 		    &unsecured, LOG_LVL_INFO, "grpc_refused", "reason=%s why=\"%s\"", end_reason_word(reason), why);
 	else
-		log_debug("grpc_closed", "operator=%s session=%s reason=%s why=\"%s\"",
-		    g->names.n ? g->names.v[0] : "?", g->session, end_reason_word(reason), why);
+		log_line(g->via ? LOG_LVL_INFO : LOG_LVL_DEBUG, "grpc_closed",
+		    "side=b operator=%s via=%s session=%s reason=%s why=\"%s\"", g->names.n ? g->names.v[0] : "?",
+		    g->via ? g->via : "", g->session, end_reason_word(reason), why);
 	gconn_free(g);
 }
 

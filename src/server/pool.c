@@ -404,6 +404,7 @@ pool_close(struct pool *pool)
 
 		/* with calls on it, it goes when their ends have come from the loop */
 		next = TAILQ_NEXT(l, entry);
+		link_log_end(l, END_STOPPED, "stopping");
 		l->conn = NULL;
 		grpc_conn_free(conn);
 		if (l->n_active == 0)

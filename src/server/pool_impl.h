@@ -53,6 +53,7 @@ struct link {
 	int64_t since_ms;
 	uint64_t calls;
 	size_t n_active;
+	bool has_ended;    /* and the line about it was written */
 	bool was_unpinned; /* TLS was fine, the directory pins another certificate */
 };
 
@@ -118,6 +119,9 @@ void target_kick(struct target *);
 /* Its connection comes with link_dial() or link_adopt(). NULL when out of
  * memory; `via` "" for a direct one. */
 struct link *link_new(struct target *, const char *via);
+
+/* Writes the line about the end of a connection that had come to be; only the first call counts. */
+void link_log_end(struct link *, enum end_reason, const char *why);
 
 /* No call may be on it. */
 void link_free(struct link *);

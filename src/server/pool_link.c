@@ -27,8 +27,19 @@
 static const struct grpc_conn_ops link_ops;
 
 void
+link_log_end(struct link *l, enum end_reason reason, const char *why)
+{
+	if (l->since_ms > 0 && !l->has_ended)
+		log_info("connection_lost",
+		    "side=a operator=%s via=%s session=%s calls=%" PRIu64 " reason=%s why=\"%s\"", l->name,
+		    l->via ? l->via : "", l->session, l->calls, end_reason_word(reason), why);
+	l->has_ended = true;
+}
+
+void
 link_free(struct link *l)
 {
+	link_log_end(l, END_CLOSED, "let go");
 	TAILQ_REMOVE(&l->pool->links, l, entry);
 	grpc_conn_free(l->conn);
 	json_decref(l->timeline);
@@ -140,15 +151,14 @@ link_on_closed(struct grpc_conn *conn, enum end_reason reason, const char *why, 
 			    *l->via ? broker_step_word(grpc_conn_heard_ms(conn) ? STEP_SECURED : STEP_PAIRED) : "",
 			    end_reason_word(l->was_unpinned ? END_TLS : reason), error.message ? error.message : why);
 		else
-			log_info("connection_lost",
-			    "operator=%s via=%s session=%s calls=%" PRIu64 " reason=%s why=\"%s\"", l->name, l->via,
-			    l->session, l->calls, end_reason_word(reason), why);
+			link_log_end(l, reason, why);
 		if (t->state == TARGET_READY)
 			target_lost(t, &error, why);
 		else
 			target_fail(t, &error, why);
 		rpc_answer_fini(&error);
 	}
+	link_log_end(l, reason, why);
 	link_free(l);
 }
 

@@ -181,6 +181,11 @@ bad_tokens(void **state)
 	assert_string_equal(get(client, WAIT_MS), "eof");
 	close(client);
 	UNTIL(STAT(refused[END_SHORT_TOKEN]) == 1);
+
+	client = dial(); /* a port check: nothing to blame anybody for */
+	close(client);
+	UNTIL(STAT(refused[END_PROBE]) == 1);
+	assert_int_equal(STAT(refused[END_SHORT_TOKEN]), 1);
 	expect_nothing(50); /* the master never heard of any of them */
 	stop();
 }

@@ -7,35 +7,36 @@
 #define HYPER_BASE_WORDS_H
 
 /* X(NAME, "word", "what it means, what to do") */
-#define END_REASONS(X)                                                                              \
-	X(CLOSED, "closed", "both sides ended cleanly")                                             \
-	X(RESET, "reset", "one side reset the connection, passed on as a reset")                    \
-	X(PEER_GONE, "peer_gone", "a parked peer hung up before the other one came")                \
-	X(EXPIRED, "expired", "the token's time was over before both peers had come")               \
-	X(UNKNOWN_TOKEN, "unknown_token", "no live token matches: wrong, used, revoked or expired") \
-	X(SHORT_TOKEN, "short_token", "the connection ended before all 32 token bytes had come")    \
-	X(SILENT, "silent", "the 32 token bytes did not arrive within accept_timeout")              \
-	X(BUSY, "busy", "the token table or the descriptors are used up: try again later")          \
-	X(QUOTA, "quota", "the operator's quota is used up")                                        \
-	X(DEADLINE, "deadline", "no answer in time")                                                \
-	X(DRAINING, "draining", "the program is shutting down and takes nothing new")               \
-	X(NOT_CONNECTED, "not_connected", "the target operator has no standing connection")         \
-	X(UNREACHABLE, "unreachable", "the next program did not answer or could not be dialled")    \
-	X(REFUSED, "refused", "the target operator refused")                                        \
-	X(DENIED, "denied", "the directory does not permit this call")                              \
-	X(UNKNOWN_OPERATOR, "unknown_operator", "the directory has no entry of that name")          \
-	X(BAD_REQUEST, "bad_request", "the request is malformed")                                   \
-	X(STALE, "stale", "the directory could not be refreshed for longer than max_stale")         \
-	X(TLS, "tls", "the TLS handshake or the check of the peer's name failed")                   \
-	X(WORKER_LOST, "worker_lost", "the worker that held the connection died")                   \
-	X(STOPPED, "stopped", "the program was stopped")                                            \
-	X(INTERNAL, "internal", "a resource failed on our side; the log says which")                \
-	X(RATE, "rate", "too many connections from one address: tcp_rate_limits of the proxy")      \
-	X(CROWDED, "crowded", "too many connections from one address have sent no token yet")       \
-	X(BARRED, "barred", "too many bad tokens came from this address lately")                    \
-	X(IDLE, "idle", "no byte was delivered over the pair within idle_timeout")                  \
-	X(KICKED, "kicked", "an operator of the proxy ended it: proxy kick")                        \
-	X(HALF_CLOSED, "half_closed", "one side had ended, and the other sent nothing within half_closed_timeout")
+#define END_REASONS(X)                                                                                             \
+	X(CLOSED, "closed", "both sides ended cleanly")                                                            \
+	X(RESET, "reset", "one side reset the connection, passed on as a reset")                                   \
+	X(PEER_GONE, "peer_gone", "a parked peer hung up before the other one came")                               \
+	X(EXPIRED, "expired", "the token's time was over before both peers had come")                              \
+	X(UNKNOWN_TOKEN, "unknown_token", "no live token matches: wrong, used, revoked or expired")                \
+	X(SHORT_TOKEN, "short_token", "the connection ended before all 32 token bytes had come")                   \
+	X(SILENT, "silent", "the 32 token bytes did not arrive within accept_timeout")                             \
+	X(BUSY, "busy", "the token table or the descriptors are used up: try again later")                         \
+	X(QUOTA, "quota", "the operator's quota is used up")                                                       \
+	X(DEADLINE, "deadline", "no answer in time")                                                               \
+	X(DRAINING, "draining", "the program is shutting down and takes nothing new")                              \
+	X(NOT_CONNECTED, "not_connected", "the target operator has no standing connection")                        \
+	X(UNREACHABLE, "unreachable", "the next program did not answer or could not be dialled")                   \
+	X(REFUSED, "refused", "the target operator refused")                                                       \
+	X(DENIED, "denied", "the directory does not permit this call")                                             \
+	X(UNKNOWN_OPERATOR, "unknown_operator", "the directory has no entry of that name")                         \
+	X(BAD_REQUEST, "bad_request", "the request is malformed")                                                  \
+	X(STALE, "stale", "the directory could not be refreshed for longer than max_stale")                        \
+	X(TLS, "tls", "the TLS handshake or the check of the peer's name failed")                                  \
+	X(WORKER_LOST, "worker_lost", "the worker that held the connection died")                                  \
+	X(STOPPED, "stopped", "the program was stopped")                                                           \
+	X(INTERNAL, "internal", "a resource failed on our side; the log says which")                               \
+	X(RATE, "rate", "too many connections from one address: tcp_rate_limits of the proxy")                     \
+	X(CROWDED, "crowded", "too many connections from one address have sent no token yet")                      \
+	X(BARRED, "barred", "too many bad tokens came from this address lately")                                   \
+	X(IDLE, "idle", "no byte was delivered over the pair within idle_timeout")                                 \
+	X(KICKED, "kicked", "an operator of the proxy ended it: proxy kick")                                       \
+	X(HALF_CLOSED, "half_closed", "one side had ended, and the other sent nothing within half_closed_timeout") \
+	X(PROBE, "probe", "the connection ended before its first byte: somebody looked whether the port is open")
 
 enum end_reason {
 #define X(n, word, help) END_##n,

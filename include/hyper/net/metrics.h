@@ -43,7 +43,8 @@ void metrics_histogram(struct evbuffer *out, const struct metrics_family *, cons
 
 /* What every process has: hyper_build_info, hyper_start_time_seconds,
  * hyper_fds_open, hyper_fds_limit, hyper_log_lines_dropped_total. */
-void metrics_started(void); /* notes the time; the first call counts */
+void metrics_started(void);    /* notes the time; the first call counts */
+void metrics_note_probe(void); /* a connection to one of our listeners ended before its first byte */
 void metrics_process(struct evbuffer *out, const char *program);
 
 #endif

@@ -166,8 +166,9 @@ conn_refuse(struct worker *w, struct conn *c, enum end_reason reason)
 
 	w->refused[reason]++;
 	log_addr(&c->peer, false, peer);
-	log_limited(&limits[reason], LOG_LVL_INFO, "refused", "conn=%llu reason=%s peer=%s session=%s",
-	    (unsigned long long)c->id, end_reason_word(reason), peer, *c->session ? c->session : "-");
+	log_limited(&limits[reason], reason == END_PROBE ? LOG_LVL_DEBUG : LOG_LVL_INFO, "refused",
+	    "conn=%llu reason=%s peer=%s session=%s", (unsigned long long)c->id, end_reason_word(reason), peer,
+	    *c->session ? c->session : "-");
 	if (is_bad(reason))
 		conn_blame(w, c);
 	/* The master may have a duplicate, or get one that is under way: our close alone would tell the peer nothing, and
@@ -261,7 +262,7 @@ conn_read(struct worker *w, struct conn *c)
 		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			break;
 		if (n <= 0) {
-			conn_refuse(w, c, END_SHORT_TOKEN);
+			conn_refuse(w, c, c->have > 0 ? END_SHORT_TOKEN : END_PROBE);
 			return;
 		}
 		c->have += (size_t)n;
