@@ -17,7 +17,7 @@ my $ask = $p->ask;
 my $told = $p->told;
 my @workers = $p->worker_pids;
 $p->{d}->signal('HUP');
-isnt($p->{d}->wait_log(qr/ warn reload ignored: /), undef, 'HUP says that reload is not there');
+isnt($p->{d}->wait_log(qr/ info reloaded changed=0 /), undef, 'HUP reloads');
 $p->{d}->signal('USR1');
 isnt($p->{d}->wait_log(qr/ info reopened log=stderr/), undef, 'USR1 likewise');
 joined($a, $b, 'neither costs a pair');

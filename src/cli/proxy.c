@@ -7,8 +7,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/cmd.h"
+#include "cli/ctl.h"
 #include "cli/proxy_admin.h"
 #include "hyper/base/daemon.h"
 #include "hyper/base/log.h"
@@ -47,19 +49,78 @@ proxy_run_public(const struct cmd_args *args)
 	return code;
 }
 
+/* The admin socket of the settings, taken; NULL where there is none, or with *ret_code set. */
+static char *
+proxy_socket(int *ret_code)
+{
+	struct conf_proxy *conf = NULL;
+	char *path = NULL;
+
+	*ret_code = proxy_load(&conf);
+	if (conf && conf->admin_socket)
+		path = strdup(conf->admin_socket);
+	conf_proxy_free(conf);
+	return path;
+}
+
 static int
 proxy_check(const struct cmd_args *args)
 {
 	struct conf_proxy *conf = NULL;
 	int code = proxy_load(&conf);
+	char *path;
 
-	(void)args;
 	if (code == EXIT_OK)
 		code = proxy_master_check(conf);
+	if (code == EXIT_OK && args->opt[0]) {
+		conf_proxy_free(conf);
+		path = proxy_socket(&code);
+		return ctl_reload(path, code, true);
+	}
 	if (code == EXIT_OK)
 		puts("settings ok");
 	conf_proxy_free(conf);
 	return code;
+}
+
+static int
+proxy_reload(const struct cmd_args *args)
+{
+	int code;
+	char *path = proxy_socket(&code);
+
+	(void)args;
+	return ctl_reload(path, code, false);
+}
+
+enum { DRAIN_OPT_UNTIL, DRAIN_OPT_DEADLINE };
+
+static int
+proxy_drain(const struct cmd_args *args)
+{
+	int code;
+	char *path = proxy_socket(&code);
+
+	return ctl_drain(path, code, args->opt[DRAIN_OPT_UNTIL], args->opt[DRAIN_OPT_DEADLINE]);
+}
+
+static int
+proxy_undrain(const struct cmd_args *args)
+{
+	int code;
+	char *path = proxy_socket(&code);
+
+	(void)args;
+	return ctl_undrain(path, code);
+}
+
+static int
+proxy_stop(const struct cmd_args *args)
+{
+	int code;
+	char *path = proxy_socket(&code);
+
+	return ctl_stop(path, code, args->opt[0]);
 }
 
 static int
@@ -99,7 +160,28 @@ static const struct cmd proxy_cmds[] = {
 	    .args = "",
 	    .help = "run the public proxy: broker, endpoint, relay",
 	    .run = proxy_run_public },
-	{ .words = "check", .args = "", .help = "check the settings only: exit status 0 or 78", .run = proxy_check },
+	{ .words = "check",
+	    .args = "",
+	    .help = "check the settings only: exit status 0 or 78",
+	    .run = proxy_check,
+	    .opts = { { "diff", NULL, "ask the running proxy what a reload would change and what needs a restart" } } },
+	{ .words = "reload",
+	    .args = "",
+	    .help = "have the running proxy read its settings again, print what changed",
+	    .run = proxy_reload },
+	{ .words = "drain",
+	    .args = "",
+	    .help = "let nothing new in, wait until the pairs have ended",
+	    .run = proxy_drain,
+	    .opts = { { "until", "N", "return when at most so many pairs are left (default: 0)" },
+		{ "deadline", "SECONDS", "wait no longer, exit status 1 (default: public.drain_timeout)" } } },
+	{ .words = "undrain", .args = "", .help = "let new ones in again", .run = proxy_undrain },
+	{ .words = "stop",
+	    .args = "",
+	    .help = "drain, then stop; returns when the process is gone",
+	    .run = proxy_stop,
+	    .opts = { { "deadline", "SECONDS",
+		"pairs that are left then are reset, exit status 1 (default: public.drain_timeout)" } } },
 	{ .words = "status",
 	    .args = "",
 	    .help = "numbers of the running proxy",

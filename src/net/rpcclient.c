@@ -68,7 +68,8 @@ struct client_sock {
 
 struct rpc_client {
 	struct event_base *base;            /* borrowed */
-	const struct conf_rpc_client *conf; /* borrowed */
+	const struct conf_rpc_client *conf; /* borrowed, in rpc_client_new() only */
+	char *proxy_url;                    /* "" none */
 	CURLM *multi;
 	struct event *timer;
 	SSL_CTX *tls;                  /* NULL: plain HTTP */
@@ -79,6 +80,9 @@ struct rpc_client {
 	struct curl_slist *connect_to; /* where url's host really is; may be NULL */
 	bool curl_ready;               /* curl_global_init() was done */
 	bool stopping;
+	LIST_HEAD(, rpc_client) olds; /* which this one replaced and which have calls under way */
+	LIST_ENTRY(rpc_client) old;   /* while was_replaced */
+	bool was_replaced;
 	bool is_dead;                   /* curl was told that a callback failed: it does nothing more */
 	LIST_HEAD(, client_sock) socks; /* what curl watches */
 	TAILQ_HEAD(, client_call) calls;
@@ -149,8 +153,12 @@ call_done(struct client_call *call, struct rpc_answer answer)
 static void
 call_deliver(struct client_call *call)
 {
-	if (call->client != NULL)
-		TAILQ_REMOVE(&call->client->calls, call, link);
+	struct rpc_client *cl = call->client;
+
+	if (cl != NULL)
+		TAILQ_REMOVE(&cl->calls, call, link);
+	if (cl != NULL && cl->was_replaced && !cl->stopping && TAILQ_EMPTY(&cl->calls))
+		rpc_client_free(cl);
 	call->cb(&call->answer, call->arg);
 	rpc_answer_fini(&call->answer);
 	event_free(call->ev);
@@ -386,7 +394,6 @@ on_ssl_ctx(CURL *easy, void *ssl_ctx, void *arg)
 static bool
 easy_set_transport(CURL *e, const struct rpc_client *cl)
 {
-	const struct conf_rpc_client *conf = cl->conf;
 	bool ok = true;
 
 #define SET(option, value) ok = ok && curl_easy_setopt(e, option, value) == CURLE_OK
@@ -397,7 +404,7 @@ easy_set_transport(CURL *e, const struct rpc_client *cl)
 	SET(CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
 	SET(CURLOPT_MAXAGE_CONN, CONN_IDLE_S);
-	SET(CURLOPT_PROXY, conf->proxy_url != NULL ? conf->proxy_url : ""); /* "": not the environment's either */
+	SET(CURLOPT_PROXY, cl->proxy_url); /* "": not the environment's either */
 	SET(CURLOPT_NOPROXY, "");
 	SET(CURLOPT_HTTPHEADER, cl->headers);
 	SET(CURLOPT_USERAGENT, PACKAGE_NAME "/" PACKAGE_VERSION);
@@ -653,6 +660,10 @@ rpc_client_new(
 	cl->conf = conf;
 	TAILQ_INIT(&cl->calls);
 	LIST_INIT(&cl->socks);
+	LIST_INIT(&cl->olds);
+	cl->proxy_url = strdup(conf->proxy_url != NULL ? conf->proxy_url : "");
+	if (cl->proxy_url == NULL)
+		goto out;
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		goto out;
 	cl->curl_ready = true;
@@ -676,8 +687,24 @@ out:
 		return rc;
 	}
 	err[0] = '\0';
+	cl->conf = NULL;
 	*ret = cl;
 	return 0;
+}
+
+void
+rpc_client_replace(struct rpc_client *cl, struct rpc_client *old)
+{
+	struct rpc_client *older;
+
+	while ((older = LIST_FIRST(&old->olds)) != NULL) {
+		LIST_REMOVE(older, old);
+		LIST_INSERT_HEAD(&cl->olds, older, old);
+	}
+	LIST_INSERT_HEAD(&cl->olds, old, old);
+	old->was_replaced = true;
+	if (TAILQ_EMPTY(&old->calls))
+		rpc_client_free(old);
 }
 
 void
@@ -686,6 +713,10 @@ rpc_client_free(struct rpc_client *cl)
 	if (cl == NULL)
 		return;
 	cl->stopping = true;
+	while (!LIST_EMPTY(&cl->olds))
+		rpc_client_free(LIST_FIRST(&cl->olds));
+	if (cl->was_replaced)
+		LIST_REMOVE(cl, old);
 	while (!TAILQ_EMPTY(&cl->calls)) {
 		struct client_call *call = TAILQ_FIRST(&cl->calls);
 
@@ -704,6 +735,7 @@ rpc_client_free(struct rpc_client *cl)
 	curl_slist_free_all(cl->connect_to);
 	SSL_CTX_free(cl->tls);
 	free(cl->url);
+	free(cl->proxy_url);
 	if (cl->curl_ready)
 		curl_global_cleanup();
 	free(cl);

@@ -22,7 +22,7 @@ TAILQ_HEAD(rpc_conn_list, rpc_conn);
 
 struct rpc_server {
 	struct event_base *base;            /* borrowed */
-	const struct conf_rpc_server *conf; /* borrowed */
+	const struct conf_rpc_server *conf; /* borrowed until rpc_server_apply() */
 	char *own_name;                     /* NULL: any certificate of the CA */
 	SSL_CTX *tls;                       /* NULL: plain HTTP */
 	struct cors *cors;                  /* may be NULL */

@@ -199,6 +199,80 @@ out:
 	return 0;
 }
 
+/* --- reload --- */
+
+struct rpc_server_next {
+	const struct conf_rpc_server *conf;
+	SSL_CTX *tls;
+	struct cors *cors;
+	struct ratelimit *rates;
+};
+
+void
+rpc_server_next_free(struct rpc_server_next *n)
+{
+	if (n == NULL)
+		return;
+	ratelimit_free(n->rates);
+	cors_free(n->cors);
+	SSL_CTX_free(n->tls);
+	free(n);
+}
+
+int
+rpc_server_prepare(const struct conf_rpc_server *conf, struct rpc_server_next **ret, char err[RPC_SERVER_ERR_MAX])
+{
+	struct rpc_server_next *n = calloc(1, sizeof(*n));
+	int rc = -ENOMEM;
+
+	snprintf(err, RPC_SERVER_ERR_MAX, "out of memory");
+	if (n != NULL) {
+		n->conf = conf;
+		n->rates = ratelimit_new(&conf->tcp_rate_limits, RATE_ADDRESSES);
+		rc = n->rates != NULL ? 0 : -ENOMEM;
+	}
+	if (rc == 0 && conf->tls != NULL)
+		rc = tls_ctx_new(conf->tls, TLS_SERVER, TLS_ALPN_NONE, &n->tls, err);
+	if (rc == 0 && conf->cors != NULL)
+		rc = cors_new(conf->cors, &n->cors, err);
+	if (rc != 0) {
+		rpc_server_next_free(n);
+		return rc;
+	}
+	err[0] = '\0';
+	*ret = n;
+	return 0;
+}
+
+static bool
+is_same_rates(const struct conf_rates *a, const struct conf_rates *b)
+{
+	size_t i;
+
+	for (i = 0; i < a->n && i < b->n; i++)
+		if (a->v[i].window_ms != b->v[i].window_ms || a->v[i].limit != b->v[i].limit)
+			return false;
+	return a->n == b->n;
+}
+
+void
+rpc_server_apply(struct rpc_server *srv, struct rpc_server_next *n)
+{
+	struct rpc_server_next old = { .tls = srv->tls, .cors = srv->cors, .rates = n->rates };
+
+	/* the same limits go on with what they have counted */
+	if (!is_same_rates(&srv->conf->tcp_rate_limits, &n->conf->tcp_rate_limits)) {
+		old.rates = srv->rates;
+		srv->rates = n->rates;
+	}
+	srv->conf = n->conf;
+	srv->tls = n->tls;
+	srv->cors = n->cors;
+	*n = old;
+	rpc_server_next_free(n);
+	rpc_server_on_room(srv); /* max_connections may have grown */
+}
+
 void
 rpc_server_remember_clients(struct rpc_server *srv)
 {

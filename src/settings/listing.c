@@ -60,7 +60,7 @@ add_row(struct listing *l, const struct cfg_option *o, const char *key)
 		.def = keep(def),
 		.unit = o->unit ? o->unit : "",
 		.help = o->help,
-		.reload = o->is_applied_by_reload,
+		.reload = !o->needs_restart,
 	};
 }
 

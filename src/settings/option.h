@@ -81,8 +81,8 @@ struct cfg_option {
 	const struct cfg_variant *variants; /* VARIANT, indexed by the int at `tag` */
 	const struct cfg_word *tags;        /* VARIANT: the words of that int, for listing */
 	size_t tag;
-	cfg_check check; /* GROUP, GROUPS (for each element) */
-	bool is_applied_by_reload;
+	cfg_check check;    /* GROUP, GROUPS (for each element) */
+	bool needs_restart; /* a reload leaves it as it is (keep.c), and says so */
 };
 
 #define CFG_NOWHERE SIZE_MAX

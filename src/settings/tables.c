@@ -115,7 +115,7 @@ static const struct cfg_option cors[] = {
 };
 
 static const struct cfg_option rpc_server[] = {
-	{ .key = "bind_address", .type = CFG_T_HOST_PORT, .is_required = true, AT(conf_rpc_server, bind_address),
+	{ .key = "bind_address", .type = CFG_T_HOST_PORT, .is_required = true, AT(conf_rpc_server, bind_address), .needs_restart = true,
 	  .help = "Where to listen; every address of the host is bound. Port 0: the kernel chooses." },
 	{ .key = "path", .type = CFG_T_STRING, AT(conf_rpc_server, path), .def = "/jsonrpc", .help = "Path of the URL." },
 	TLS_SERVER(conf_rpc_server, false),
@@ -164,7 +164,7 @@ check_rpc_client(struct cfg_apply *a, const struct cfg_node *group, void *base)
 }
 
 static const struct cfg_option metrics[] = {
-	{ .key = "bind_address", .type = CFG_T_HOST_PORT, AT(conf_metrics, bind_address),
+	{ .key = "bind_address", .type = CFG_T_HOST_PORT, AT(conf_metrics, bind_address), .needs_restart = true,
 	  .help = "Where /metrics, /healthz, /readyz and the status page are served by plain HTTP. Default: nowhere." },
 	END
 };
@@ -182,14 +182,14 @@ static const struct cfg_option metrics_dropped[] = {
 	{ .key = "metrics", .type = CFG_T_GROUP, .sub = metrics, .alloc = sizeof(struct conf_metrics), AT(s, metrics), \
 	  .help = "Numbers of now, for monitoring and for people." }
 #define ADMIN_SOCKET(s) \
-	{ .key = "admin_socket", .type = CFG_T_PATH, AT(s, admin_socket), \
+	{ .key = "admin_socket", .type = CFG_T_PATH, AT(s, admin_socket), .needs_restart = true, \
 	  .help = "UNIX socket that the verbs ask: status, reload and others. Default: none." }
 #define LOG_LEVEL(s) \
 	{ .key = "log_level", .type = CFG_T_WORD, .words = log_levels, AT(s, log_level), .def = "info", \
 	  .help = "Least important lines that are logged." }
 #define LOG(s) \
 	LOG_LEVEL(s), \
-	{ .key = "log", .type = CFG_T_LOG, AT(s, log), .def = "stderr", \
+	{ .key = "log", .type = CFG_T_LOG, AT(s, log), .def = "stderr", .needs_restart = true, \
 	  .help = "Where lines go: stderr, syslog, syslog:/socket, or file:/path, which SIGUSR1 opens again." }, \
 	{ .key = "log_format", .type = CFG_T_WORD, .words = log_formats, AT(s, log_format), .def = "text", \
 	  .help = "text: key=value; json: an object a line." }, \
@@ -267,7 +267,7 @@ static const struct cfg_option signing[] = {
 };
 
 static const struct cfg_option grpc_server[] = {
-	{ .key = "bind_address", .type = CFG_T_HOST_PORT, AT(conf_grpc_server, bind_address), .def = "localhost:4444",
+	{ .key = "bind_address", .type = CFG_T_HOST_PORT, AT(conf_grpc_server, bind_address), .needs_restart = true, .def = "localhost:4444",
 	  .help = "Where to listen; every address of the host is bound. Port 0: the kernel chooses." },
 	TLS_SERVER(conf_grpc_server, true),
 	RATES(conf_grpc_server),
@@ -355,7 +355,7 @@ static const struct cfg_word store_types[] = { { "sqlite", 0 }, { NULL, 0 } };
 
 static const struct cfg_option store[] = {
 	{ .key = "type", .type = CFG_T_WORD, .words = store_types, DROPPED, .is_required = true, .help = "Kind of store." },
-	{ .key = "path", .type = CFG_T_PATH, .is_required = true, AT(conf_sd, store_path),
+	{ .key = "path", .type = CFG_T_PATH, .is_required = true, AT(conf_sd, store_path), .needs_restart = true,
 	  .help = "Database file; created when it is not there." },
 	END
 };
@@ -395,8 +395,8 @@ check_public(struct cfg_apply *a, const struct cfg_node *group, void *base)
 }
 
 static const struct cfg_option public[] = {
-	{ .key = "name", .type = CFG_T_OPERATOR, .is_required = true, AT(conf_proxy_public, name), .help = "Own operator." },
-	{ .key = "internal_bind_address", .type = CFG_T_HOST_PORT, AT(conf_proxy_public, internal_bind_address),
+	{ .key = "name", .type = CFG_T_OPERATOR, .is_required = true, AT(conf_proxy_public, name), .needs_restart = true, .help = "Own operator." },
+	{ .key = "internal_bind_address", .type = CFG_T_HOST_PORT, AT(conf_proxy_public, internal_bind_address), .needs_restart = true,
 	  .def = "localhost:9999", .help = "Where operators bring their tokens; every address of the host is bound." },
 	{ .key = "internal_endpoint", .type = CFG_T_HOST_PORT, AT(conf_proxy_public, internal_endpoint),
 	  .def = "localhost:9999", .help = "What operators are told to dial." },
@@ -413,10 +413,12 @@ static const struct cfg_option public[] = {
 	  .help = "Life of a token from its creation." },
 	{ .key = "call_timeout", SECONDS(0.1, 3600, "30"), AT(conf_proxy_public, call_timeout_ms),
 	  .help = "Longest wait for the answer of the called operator; a token's life ends it too." },
+	{ .key = "drain_timeout", SECONDS(0, 86400, "30"), AT(conf_proxy_public, drain_timeout_ms),
+	  .help = "How long a stop waits for pairs and tokens to come to their end; then pairs are reset." },
 	{ .key = "workers", .type = CFG_T_INTEGER, FROM(1, 256), .unit = "processes", AT(conf_proxy_public, workers),
 	  .help = "Worker processes. Default: one for each CPU." },
 	{ .key = "table_slots", .type = CFG_T_INTEGER, FROM(1, 1048576), .def = "65536", .unit = "tokens",
-	  AT(conf_proxy_public, table_slots), .help = "Tokens that may be alive at the same time." },
+	  AT(conf_proxy_public, table_slots), .needs_restart = true, .help = "Tokens that may be alive at the same time." },
 	{ .key = "max_unauthenticated", .type = CFG_T_INTEGER, FROM(1, 1048576), .def = "1024", .unit = "connections",
 	  AT(conf_proxy_public, max_unauthenticated), .help = "Connections of each worker that have not sent a token yet." },
 	{ .key = "max_unauthenticated_per_source", .type = CFG_T_INTEGER, FROM(0, 1048576), .def = "256", .unit = "connections",
@@ -448,24 +450,24 @@ static const struct cfg_option public[] = {
 	{ .key = "max_pairs_per_operator", .type = CFG_T_INTEGER, FROM(0, 1048576), .def = "0", .unit = "pairs",
 	  AT(conf_proxy_public, max_pairs_per_operator), .help = "Joined connections of each calling operator. 0: no limit." },
 	{ .key = "bytes_per_second_per_operator", .type = CFG_T_INTEGER, FROM(0, 1099511627776), .def = "0", .unit = "bytes",
-	  AT(conf_proxy_public, bytes_per_second_per_operator), .help = "What all pairs of each calling operator may move, both directions together. 0: no limit." },
+	  AT(conf_proxy_public, bytes_per_second_per_operator), .needs_restart = true, .help = "What all pairs of each calling operator may move, both directions together. 0: no limit." },
 	{ .key = "pipe_size", .type = CFG_T_INTEGER, FROM(4096, 1048576), .def = "262144", .unit = "bytes",
 	  AT(conf_proxy_public, pipe_size), .help = "Size of each pipe that bytes are spliced through." },
-	{ .key = "copy_mode", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_mode), .def = "false",
+	{ .key = "copy_mode", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_mode), .needs_restart = true, .def = "false",
 	  .help = "Copy bytes instead of splicing them; to compare the two." },
-	{ .key = "copy_small_messages", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_small_messages), .def = "false",
+	{ .key = "copy_small_messages", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_small_messages), .needs_restart = true, .def = "false",
 	  .help = "Copy what is small, which costs less CPU; a killed worker may then cost a pair that was busy." },
-	{ .key = "idle_timeout", SECONDS(0, 31536000, "0"), AT(conf_proxy_public, idle_timeout_ms),
+	{ .key = "idle_timeout", SECONDS(0, 31536000, "0"), AT(conf_proxy_public, idle_timeout_ms), .needs_restart = true,
 	  .help = "A pair over which no byte went for so long ends. 0: never." },
-	{ .key = "half_closed_timeout", SECONDS(0, 31536000, "0"), AT(conf_proxy_public, half_closed_timeout_ms),
+	{ .key = "half_closed_timeout", SECONDS(0, 31536000, "0"), AT(conf_proxy_public, half_closed_timeout_ms), .needs_restart = true,
 	  .help = "The same once one of its peers has ended its stream. 0: idle_timeout." },
-	{ .key = "keepalive_idle", SECONDS(1, 32767, "15"), AT(conf_proxy_public, keepalive_idle_ms),
+	{ .key = "keepalive_idle", SECONDS(1, 32767, "15"), AT(conf_proxy_public, keepalive_idle_ms), .needs_restart = true,
 	  .help = "Silence of a pair's peer after which TCP asks whether it is there; whole seconds." },
-	{ .key = "keepalive_interval", SECONDS(1, 32767, "5"), AT(conf_proxy_public, keepalive_interval_ms),
+	{ .key = "keepalive_interval", SECONDS(1, 32767, "5"), AT(conf_proxy_public, keepalive_interval_ms), .needs_restart = true,
 	  .help = "How long it waits for the answer; whole seconds." },
 	{ .key = "keepalive_count", .type = CFG_T_INTEGER, FROM(1, 127), .def = "3", .unit = "probes",
-	  AT(conf_proxy_public, keepalive_count), .help = "Unanswered ones after which the peer is gone." },
-	{ .key = "user_timeout", SECONDS(0, 86400, "30"), AT(conf_proxy_public, user_timeout_ms),
+	  AT(conf_proxy_public, keepalive_count), .needs_restart = true, .help = "Unanswered ones after which the peer is gone." },
+	{ .key = "user_timeout", SECONDS(0, 86400, "30"), AT(conf_proxy_public, user_timeout_ms), .needs_restart = true,
 	  .help = "A peer that acknowledges or takes nothing for so long is gone. 0: the kernel's, a quarter of an hour." },
 	DATASTORE("the proxy keeps its tokens in memory; remove the key"),
 	END

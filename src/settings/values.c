@@ -44,7 +44,7 @@ add(struct walk *w, const struct cfg_option *o, const char *key, char *value)
 		w->is_oom = true;
 		return;
 	}
-	out->v[out->n++] = (struct settings_value){ .key = copy, .value = value, .reload = o->is_applied_by_reload };
+	out->v[out->n++] = (struct settings_value){ .key = copy, .value = value, .reload = !o->needs_restart };
 }
 
 static int64_t

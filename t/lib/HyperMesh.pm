@@ -96,7 +96,7 @@ directory = { ca_certificate_files = [ "$c/root.crt" ]; ca_intermediate_certific
 	my $client_tls = $plain ? '' : 'tls = ' . tls('public-proxy-1.ga', 'server_name = "public-proxy-1.ga";') . ';';
 	my $scheme = $plain ? 'http' : 'https';
 	my $workers = $m->{opt}{workers} // 2;
-	write_file("$m->{dir}/proxy/001.cfg", qq(log_level = "debug"; public = { name = "public-proxy-1.ga"; workers = $workers;
+	write_file("$m->{dir}/proxy/001.cfg", qq(log_level = "debug"; public = { name = "public-proxy-1.ga"; workers = $workers; drain_timeout = 0.0;
 	internal_bind_address = "localhost:$p->{endpoint}"; internal_endpoint = "localhost:$p->{endpoint}";
 	jsonrpc_server = { bind_address = "localhost:$p->{proxy}"; $server_tls };
 	jsonrpc_client = { endpoint = "$scheme://localhost:$p->{'ph.rpc'}/jsonrpc"; $client_tls };

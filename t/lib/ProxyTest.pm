@@ -24,7 +24,7 @@ our @EXPORT = qw(proxy client joined reset_socket send_all);
 $SIG{PIPE} = 'IGNORE';
 my $n;
 
-# Options: workers, token_timeout, accept_timeout (seconds); more => further settings of `public`; outer => settings beside it; tls => 1; start => 0;
+# Options: workers, token_timeout, accept_timeout, drain_timeout (seconds, 0: TERM resets pairs at once); more => further settings of `public`; outer => settings beside it; tls => 1; start => 0;
 # hyper => a port on which somebody else plays the proxy's hyper; log_level; env => {}; wrap => [ a command before ours ].
 sub proxy {
 	my (%opt) = @_;
@@ -43,6 +43,7 @@ sub proxy {
 	    . 'workers = ' . ($opt{workers} // 2) . ";\n"
 	    . qq(internal_bind_address = "$endpoint"; internal_endpoint = "$endpoint";\n)
 	    . 'token_timeout = ' . sprintf('%.2f', ($opt{token_timeout} // 5) * slow_factor()) . ";\n"
+	    . 'drain_timeout = ' . ($opt{drain_timeout} // '0.0') . ";\n"
 	    . 'accept_timeout = ' . sprintf('%.2f', $opt{accept_timeout} // 10) . ";\n"
 	    . qq(jsonrpc_server = { bind_address = "127.0.0.1:0"; $tls[0] };\n)
 	    . qq(jsonrpc_client = { endpoint = "$scheme://localhost:) . $p->{hyper_port} . qq(/jsonrpc"; $tls[1] };\n)

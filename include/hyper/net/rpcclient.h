@@ -13,13 +13,17 @@ struct rpc_client;
 
 #define RPC_CLIENT_ERR_MAX 256
 
-/* `conf` is borrowed until rpc_client_free(). Files are checked now. 0 with
+/* `conf` is borrowed until this returns. Files are read now. 0 with
  * *ret taken, or -errno untouched with `err`. */
 int rpc_client_new(struct event_base *, const struct conf_rpc_client *conf, struct rpc_client **ret,
     char err[RPC_CLIENT_ERR_MAX]) ATTR_MUST_USE;
 
 /* Calls in flight are answered with END_STOPPED from the loop before this returns. NULL is fine. */
 void rpc_client_free(struct rpc_client *);
+
+/* `cl` takes the place of `old`, whose calls under way end as they would have; after the last one it is
+ * freed, by rpc_client_free(cl) at the latest. `old` is given: whoever borrows it gets `cl` instead. From the loop. */
+void rpc_client_replace(struct rpc_client *cl, struct rpc_client *old);
 
 /* One call; `params` and texts are copied. `cb` gets what the other side
  * answered, or an error of ours (is_local): RPC_INTERNAL with data.reason "unreachable",

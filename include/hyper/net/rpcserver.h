@@ -23,7 +23,7 @@ typedef void (*rpc_serve_cb)(struct rpc_call *, void *arg);
  * 413, client certificate not in allowed_clients -> 403) are answered inside.
  * `own_name` is the one permitted client name when conf->allowed_clients is empty; NULL
  * permits any certificate of the CA (sd). `conf` is borrowed until
- * rpc_server_free(). 0 with *ret taken, or -errno untouched with `err`. */
+ * rpc_server_apply() or rpc_server_free(). 0 with *ret taken, or -errno untouched with `err`. */
 int rpc_server_new(struct event_base *, const struct conf_rpc_server *conf, const char *own_name, rpc_serve_cb,
     void *arg, struct rpc_server **ret, char err[RPC_SERVER_ERR_MAX]) ATTR_MUST_USE;
 
@@ -31,6 +31,17 @@ int rpc_server_new(struct event_base *, const struct conf_rpc_server *conf, cons
  * tells. For servers behind a message server, which adds the same one to each request of a
  * caller. Out of memory: nothing is remembered. */
 void rpc_server_remember_clients(struct rpc_server *);
+
+/* A reload in two steps, so that nothing changes unless everything can. Here all that `conf` asks for is
+ * made: 0 with *ret taken, or -errno untouched with `err`. `conf` is borrowed. */
+struct rpc_server_next;
+int rpc_server_prepare(
+    const struct conf_rpc_server *conf, struct rpc_server_next **ret, char err[RPC_SERVER_ERR_MAX]) ATTR_MUST_USE;
+/* Everything but bind_address. The second argument is given; its `conf` is borrowed from now on, the one before
+ * no more. Open connections keep the TLS that they began with. */
+void rpc_server_apply(struct rpc_server *, struct rpc_server_next *);
+/* One that shall not be applied. NULL is fine. */
+void rpc_server_next_free(struct rpc_server_next *);
 
 /* Closes listeners and connections. Calls not yet answered stay valid and must
  * still be answered (the answer goes nowhere). NULL is fine. */

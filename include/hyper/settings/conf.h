@@ -164,6 +164,7 @@ struct conf_proxy_public {
 	struct conf_rpc_server *rpc_server;
 	int64_t accept_timeout_ms;  /* from accept to 32 token bytes; default 10 s */
 	int64_t token_timeout_ms;   /* life of a token from its creation; default 5 s, protocol.md "Defaults" */
+	int64_t drain_timeout_ms;   /* TERM: how long pairs and tokens may take to end; default 30 s */
 	int64_t call_timeout_ms;    /* _connectionRequest to B; default 30 s, bounded by the token's life */
 	unsigned workers;           /* default one per CPU */
 	size_t table_slots;         /* capacity of the token table; default 65,536 */

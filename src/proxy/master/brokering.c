@@ -482,7 +482,15 @@ brokering_free(struct brokering *b)
 }
 
 void
-brokering_drain(struct brokering *b)
+brokering_drain(struct brokering *b, bool on)
 {
-	b->is_draining = true;
+	b->is_draining = on;
+}
+
+void
+brokering_apply(struct brokering *b, int64_t token_timeout_ms, int64_t call_timeout_ms, struct rpc_client *client)
+{
+	b->conf.token_timeout_ms = token_timeout_ms;
+	b->conf.call_timeout_ms = call_timeout_ms;
+	b->conf.client = client;
 }

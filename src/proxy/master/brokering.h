@@ -2,6 +2,7 @@
 #ifndef HYPER_PROXY_MASTER_BROKERING_H
 #define HYPER_PROXY_MASTER_BROKERING_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "hyper/base/attr.h"
@@ -22,6 +23,9 @@ struct brokering_conf {
 	struct sessions *sessions; /* borrowed likewise */
 };
 
+/* A reload: times, and the client for the calls to come. What is under way keeps its time. */
+void brokering_apply(struct brokering *, int64_t token_timeout_ms, int64_t call_timeout_ms, struct rpc_client *client);
+
 /* NULL when out of memory; taken. */
 struct brokering *brokering_new(const struct brokering_conf *);
 /* Only after rpc_client_free(): calls in flight point here; sessions must still be there. NULL is fine. */
@@ -36,7 +40,7 @@ void brokering_on_session_end(struct session *, enum end_reason, void *broker);
 /* sessions_on_parked: the first socket of a session whose A still waits. */
 void brokering_on_session_parked(struct session *, void *broker);
 
-/* From now on every request is answered -32004. */
-void brokering_drain(struct brokering *);
+/* While on every request is answered -32004. */
+void brokering_drain(struct brokering *, bool on);
 
 #endif

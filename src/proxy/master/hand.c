@@ -9,7 +9,9 @@
  *     together are at most workers x max_pipes, and each worker has numbers for
  *     PIPES_SPARE more than that, there is such a worker once all serve.
  *  4. A pair that waits for WAIT_MS ends with worker_lost.
- *  5. Levelling moves a pair only where it evens out what differs much, so it
+ *  5. A worker that drains keeps each pair until another one has room for it, and
+ *     those whose bytes are in its memory until they are not, or end.
+ *  6. Levelling moves a pair only where it evens out what differs much, so it
  *     comes to rest.
  *
  * Not here: how pairs come to wait (meet.c, rescue.c).
@@ -34,6 +36,7 @@
 /* Levelling: a difference of more than LEVEL_MIN and a quarter of the fuller one's; at most LEVEL_MOVES under way. */
 #define LEVEL_MIN   16
 #define LEVEL_MOVES 64
+#define DRAIN_MOVES 64 /* under way from workers that drain, and waiting */
 
 static unsigned
 pipes_of(const struct pair *p)
@@ -123,7 +126,7 @@ pipe_for(const struct pairs *all, const struct hand_conf *conf, const struct pip
 	for (unsigned i = 0; i < all->n_loads; i++)
 		if (all->loads[i].slot)
 			total += pipes_count(slot_pipes(all->loads[i].slot));
-	if (pipes_count(mine) >= conf->max_pipes || total >= conf->max_pipes * all->n_loads)
+	if (pipes_count(mine) >= conf->max_pipes || total >= conf->max_pipes * all->n_workers)
 		return -1;
 	fd = relay_pipe_open(conf->pipe_size);
 	return fd < 0 ? -1 : fd;
@@ -207,7 +210,7 @@ doom_those_who_do_not_answer(struct load *l, int64_t now_ms)
 }
 
 static void
-post_moves(struct pairs *all, struct load *from, size_t n)
+post_moves(struct pairs *all, struct load *from, size_t n, const char *why)
 {
 	struct pair *p;
 
@@ -215,7 +218,7 @@ post_moves(struct pairs *all, struct load *from, size_t n)
 		struct chan_msg m = { .type = CHAN_MOVE, .pair = p->id };
 
 		slot_post(from->slot, &m, -1);
-		pairing_enter(all, p, PAIR_MOVING, NULL, "level");
+		pairing_enter(all, p, PAIR_MOVING, NULL, why);
 	}
 }
 
@@ -241,7 +244,51 @@ level(struct pairs *all)
 	if (gap <= LEVEL_MIN || gap * 4 <= most->pairs || most->moving >= LEVEL_MOVES)
 		return;
 	n = LEVEL_MOVES - most->moving;
-	post_moves(all, most, n < gap / 2 ? n : gap / 2);
+	post_moves(all, most, n < gap / 2 ? n : gap / 2, "level");
+}
+
+/* Pairs that workers which stay could take now. */
+static size_t
+room_elsewhere(const struct pairs *all)
+{
+	size_t room = 0;
+
+	for (unsigned i = 0; i < all->n_loads; i++) {
+		const struct load *l = &all->loads[i];
+		size_t pairs, pipes;
+
+		if (!l->slot || slot_is_ending(l->slot) || l->pairs >= all->max_pairs)
+			continue;
+		pairs = all->max_pairs - l->pairs;
+		pipes = pipes_room(slot_pipes(l->slot)) / 2;
+		room += pairs < pipes ? pairs : pipes;
+	}
+	return room;
+}
+
+void
+hand_drain(struct pairs *all)
+{
+	size_t under_way = 0, room;
+	struct pair *p;
+	unsigned i;
+
+	for (i = 0; i < all->n_loads; i++)
+		under_way += all->loads[i].moving;
+	TAILQ_FOREACH (p, &all->waiting, link)
+		under_way++;
+	for (i = 0; i < all->n_loads; i++) {
+		struct load *l = &all->loads[i];
+		size_t before = l->moving;
+
+		if (!l->slot || !slot_is_draining(l->slot) || l->pairs == 0)
+			continue;
+		room = room_elsewhere(all);
+		room = room < DRAIN_MOVES ? room : DRAIN_MOVES;
+		if (room > under_way)
+			post_moves(all, l, room - under_way, "drain");
+		under_way += l->moving - before;
+	}
 }
 
 void
@@ -254,6 +301,7 @@ hand_tick(struct pairs *all, bool may_level)
 		if (all->loads[i].slot)
 			doom_those_who_do_not_answer(&all->loads[i], now_ms);
 	hand_waiting(all);
+	hand_drain(all);
 	if (may_level)
 		level(all);
 }

@@ -15,6 +15,9 @@ struct hand_conf {
 /* The pairs that wait, the one that waits longest first, as far as workers have room now. */
 void hand_waiting(struct pairs *);
 
+/* MOVE for the pairs of workers that drain, as far as others have room for them now. */
+void hand_drain(struct pairs *);
+
 /* Pipes that this worker asked for, as far as its channel has room now. */
 void hand_pipes(struct pairs *, const struct hand_conf *, struct slot *);
 

@@ -31,31 +31,13 @@
 #include "hyper/net/rpcserver.h"
 #include "hyper/proxy/programs.h"
 #include "hyper/proxy/toktab.h"
-#include "proxy/master/brokering.h"
-#include "proxy/master/limits.h"
-#include "proxy/master/meet.h"
-#include "proxy/master/quota.h"
-#include "proxy/master/session.h"
-#include "proxy/master/show.h"
-#include "proxy/master/slots.h"
+#include "proxy/master/derive.h"
+#include "proxy/master/drain.h"
+#include "proxy/master/master.h"
+#include "proxy/master/reload.h"
 #include "proxy/master/tell.h"
-#include "proxy/master/view.h"
-
-#define BIT(s) (1u << (s))
 
 #define PIDS_MAX 1024
-
-#define MASTER_STATES(X)                                        \
-	X(STARTING, BIT(MASTER_SERVING) | BIT(MASTER_STOPPING)) \
-	X(SERVING, BIT(MASTER_STOPPING))                        \
-	X(STOPPING, 0)
-
-enum master_state {
-#define X(n, to) MASTER_##n,
-	MASTER_STATES(X)
-#undef X
-	    MASTER_STATE_MAX
-};
 
 static const struct {
 	const char *name;
@@ -66,36 +48,16 @@ static const struct {
 #undef X
 };
 
-struct master {
-	const struct conf_proxy_public *conf;
-	enum log_level log_level;
-	enum master_state state;
-	struct daemon *daemon;
-	struct listeners listeners;
-	char endpoint[HOSTPORT_MAX];
-	struct limits limits;
-	struct toktab *table;
-	struct quota *quota;
-	struct sessions *sessions;
-	struct meet *meet;
-	struct slots *slots;
-	struct brokering *broker;
-	struct rpc_client *client;
-	struct rpc_server *server;
-	const struct conf_proxy *all_conf;
-	struct view view;
-	struct show *show;   /* NULL: no metrics.bind_address */
-	struct admin *admin; /* NULL: no admin_socket */
-};
-
-/* The only place that writes m->state. */
-static void
+void
 master_enter(struct master *m, enum master_state to, const char *why)
 {
-	BUG_ON(!(master_tab[m->state].to & BIT(to)));
+	BUG_ON(!(master_tab[m->state].to & (1u << to)));
 	log_debug("master_state", "%s>%s why=\"%s\"", master_tab[m->state].name, master_tab[to].name, why);
 	m->state = to;
-	m->view.state = to == MASTER_STARTING ? "starting" : to == MASTER_SERVING ? "serving" : "stopping";
+	m->view.state = to == MASTER_STARTING   ? "starting"
+			: to == MASTER_SERVING  ? "serving"
+			: to == MASTER_DRAINING ? "draining"
+						: "stopping";
 }
 
 /* --- wiring --- */
@@ -152,6 +114,8 @@ on_ready(void *arg)
 	slots_pids(m->slots, pids, sizeof(pids));
 	daemon_ready("port=%u jsonrpc_port=%u metrics_port=%u endpoint=%s workers=%s", (unsigned)m->listeners.port,
 	    (unsigned)rpc_server_port(m->server), show_port(m->show), m->endpoint, pids);
+	if (m->owes_reload)
+		json_decref(reload_settings(m, false));
 }
 
 static void
@@ -175,13 +139,14 @@ on_tick(void *arg)
 static const struct slots_ops slots_ops = { on_message, on_serving, on_room, on_lost, is_awaited, on_ready, on_empty,
 	on_tick };
 
-static void
+void
 master_stop(struct master *m, bool now)
 {
 	if (m->state != MASTER_STOPPING) {
-		master_enter(m, MASTER_STOPPING, "signal");
+		master_enter(m, MASTER_STOPPING, now ? "now" : "drained");
 		log_info("stopping", "deadline_ms=%d", now ? 0 : POOL_STOP_MS);
-		brokering_drain(m->broker);
+		drain_over(m);
+		brokering_drain(m->broker, true);
 		sessions_end_all(m->sessions, END_STOPPED);
 		meet_stop(m->meet);
 		slots_stop(m->slots, now);
@@ -192,17 +157,23 @@ master_stop(struct master *m, bool now)
 }
 
 static void
+master_reload(struct master *m)
+{
+	if (m->state == MASTER_STARTING)
+		m->owes_reload = true;
+	else if (m->state != MASTER_STOPPING)
+		json_decref(reload_settings(m, false));
+}
+
+static void
 on_signal(enum daemon_signal sig, void *arg)
 {
 	struct master *m = arg;
 
 	switch (sig) {
-	case DAEMON_STOP:
-	case DAEMON_STOP_NOW: master_stop(m, sig == DAEMON_STOP_NOW); break;
-	case DAEMON_RELOAD:
-		log_warn(
-		    "reload", "ignored: this version reads its settings at the start only; restart to apply changes");
-		break;
+	case DAEMON_STOP: drain_then_stop(m, m->conf->public->drain_timeout_ms); break;
+	case DAEMON_STOP_NOW: master_stop(m, true); break;
+	case DAEMON_RELOAD: master_reload(m); break;
 	case DAEMON_REOPEN:
 		if (log_share().to != LOG_TO_STDERR)
 			slots_log(m->slots);
@@ -225,7 +196,8 @@ check_limits(struct master *m)
 	if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
 		return -errno;
 	fds = rl.rlim_cur > SIZE_MAX ? SIZE_MAX : (size_t)rl.rlim_cur;
-	rc = limits_of(m->conf, fds, &m->limits, err);
+	rc = limits_of(m->conf->public, fds, &m->limits, err);
+	m->most = m->limits;
 	if (rc < 0)
 		log_error("descriptors", "%s", err);
 	else
@@ -233,15 +205,15 @@ check_limits(struct master *m)
 		    "limit=%zu reserved=%zu parked_max=%zu pairs_max=%zu pairs_per_worker=%zu pipes_per_worker=%zu "
 		    "table_slots=%zu",
 		    fds, m->limits.reserved, m->limits.max_parked, m->limits.max_pairs_total, m->limits.max_pairs,
-		    m->limits.max_pipes, m->conf->table_slots);
+		    m->limits.max_pipes, m->conf->public->table_slots);
 	return rc;
 }
 
 /* internal_endpoint, verbatim; with port 0 (a test's) the port that we got. */
-static void
-set_endpoint(struct master *m)
+void
+master_set_endpoint(struct master *m, const struct conf_proxy_public *conf)
 {
-	const char *text = m->conf->internal_endpoint;
+	const char *text = conf->internal_endpoint;
 	size_t len = strlen(text);
 
 	snprintf(m->endpoint, sizeof(m->endpoint), "%s", text);
@@ -252,7 +224,7 @@ set_endpoint(struct master *m)
 static int
 open_endpoint(struct master *m, char err[LISTEN_ERR_MAX])
 {
-	int rc = listeners_open(m->conf->internal_bind_address, &m->listeners, err), off = 0;
+	int rc = listeners_open(m->conf->public->internal_bind_address, &m->listeners, err), off = 0;
 	size_t i;
 
 	if (rc < 0)
@@ -262,14 +234,14 @@ open_endpoint(struct master *m, char err[LISTEN_ERR_MAX])
 		(void)setsockopt(m->listeners.fd[i], IPPROTO_TCP, TCP_FASTOPEN, &off, sizeof(off));
 		fd_notice_vanished(m->listeners.fd[i]); /* for all that is accepted */
 	}
-	set_endpoint(m);
+	master_set_endpoint(m, m->conf->public);
 	return 0;
 }
 
 static int
 start_broker(struct master *m, char err[LISTEN_ERR_MAX])
 {
-	const struct conf_proxy_public *c = m->conf;
+	const struct conf_proxy_public *c = m->conf->public;
 	struct event_base *base = daemon_base(m->daemon);
 	struct brokering_conf bc = { .base = base,
 		.name = c->name,
@@ -312,76 +284,21 @@ on_session_parked(struct session *s, void *arg)
 	brokering_on_session_parked(s, m->broker);
 }
 
-/* The strictest of those with this window, 0 when there is none. */
-static uint64_t
-rate_limit(const struct conf_rates *rates, int64_t window_ms)
-{
-	uint64_t least = 0;
-	size_t i;
-
-	for (i = 0; i < rates->n; i++)
-		if (rates->v[i].window_ms == window_ms && (least == 0 || rates->v[i].limit < least))
-			least = rates->v[i].limit;
-	return least;
-}
-
-/* NULL when out of memory. */
-static struct quota *
-start_quota(const struct master *m)
-{
-	const struct conf_proxy_public *c = m->conf;
-	struct quota_conf qc = { 0 };
-
-#define X(n, setting, what) qc.max[QUOTA_LIMIT_##n] = c->setting;
-	QUOTA_LIMITS(X)
-#undef X
-	qc.max[QUOTA_LIMIT_PARKED_ALL] = m->limits.max_parked;
-	qc.max[QUOTA_LIMIT_PAIRS_ALL] = m->limits.max_pairs_total;
-	/* So many can hold something. A name beyond that holds nothing, it only waits for its rate to be whole. */
-	qc.max[QUOTA_LIMIT_NAMES] = 2 * (c->table_slots + c->rpc_server->max_connections) + m->limits.max_pairs_total;
-	return quota_new(&qc);
-}
-
 static int
 start_slots(struct master *m)
 {
-	const struct conf_proxy_public *c = m->conf;
-	struct slots_conf pc = { .workers = c->workers, .table_fd = toktab_fd(m->table), .listeners = &m->listeners };
+	const struct conf_proxy_public *c = m->conf->public;
+	const struct meet_conf mc = derive_meet(c, &m->limits);
+	const struct slots_conf pc = { .workers = c->workers,
+		.table_fd = toktab_fd(m->table),
+		.listeners = &m->listeners,
+		.settings = derive_worker(m->conf, &m->limits),
+		.n_pipes = (uint32_t)m->limits.max_pipes + LIMITS_PIPES_SPARE,
+		.n_seats = (uint32_t)m->limits.max_pairs };
 
-	const struct meet_conf mc = { .workers = c->workers,
-		.max_pairs = m->limits.max_pairs,
-		.max_pipes = m->limits.max_pipes,
-		.pipe_size = c->pipe_size,
-		.operator_rate = c->bytes_per_second_per_operator,
-		.copy_mode = c->copy_mode };
-
-	pc.n_pipes = (uint32_t)m->limits.max_pipes + LIMITS_PIPES_SPARE;
-	pc.n_seats = (uint32_t)m->limits.max_pairs;
 	m->meet = meet_new(m->sessions, m->quota, &mc);
 	if (!m->meet)
 		return -ENOMEM;
-	pc.settings = (struct chan_settings){ .accept_timeout_ms = (uint64_t)c->accept_timeout_ms,
-		.max_unauthenticated = c->max_unauthenticated,
-		.max_pairs = m->limits.max_pairs,
-		.pipe_size = c->pipe_size,
-		.per_second = rate_limit(&c->tcp_rate_limits, 1000),
-		.per_minute = rate_limit(&c->tcp_rate_limits, 60000),
-		.per_hour = rate_limit(&c->tcp_rate_limits, 3600000),
-		.copy_mode = c->copy_mode,
-		.log_level = (uint8_t)m->log_level,
-		.max_per_source = c->max_unauthenticated_per_source,
-		.max_bad_tokens = c->max_bad_tokens_per_source,
-		.barred_ms = (uint64_t)c->barred_source_time_ms,
-		.copy_small = c->copy_small_messages,
-		.idle_timeout_ms = (uint64_t)c->idle_timeout_ms,
-		.half_closed_timeout_ms = (uint64_t)c->half_closed_timeout_ms,
-		.keepalive_idle_s = (uint32_t)(c->keepalive_idle_ms / 1000),
-		.keepalive_interval_s = (uint32_t)(c->keepalive_interval_ms / 1000),
-		.keepalive_count = c->keepalive_count,
-		.user_timeout_ms = (uint64_t)c->user_timeout_ms,
-		.log_format = (uint8_t)log_share().format,
-		.log_ip = (uint8_t)log_share().ip,
-		.log_to = (uint8_t)log_share().to };
 	return slots_new(daemon_base(m->daemon), &pc, &slots_ops, m, &m->slots);
 }
 
@@ -391,7 +308,11 @@ on_admin(struct admin_call *call, const char *verb, const json_t *args, void *ar
 	struct master *m = arg;
 	json_t *answer = NULL;
 
-	if (!tell_answer(&m->view, verb, args, &answer))
+	if (drain_on_admin(m, call, verb, args)) /* it answers, now or later */
+		return;
+	if (strcmp(verb, "reload") == 0)
+		answer = reload_on_admin(m, args);
+	else if (!tell_answer(&m->view, verb, args, &answer))
 		answer = admin_error("this proxy knows no verb %s", verb);
 	admin_answer(call, answer);
 }
@@ -400,11 +321,11 @@ on_admin(struct admin_call *call, const char *verb, const json_t *args, void *ar
 static int
 start_views(struct master *m, char err[LISTEN_ERR_MAX])
 {
-	const struct conf_proxy *all = m->all_conf;
+	const struct conf_proxy *all = m->conf;
 	int rc = 0;
 
 	_Static_assert(STATUS_ERR_MAX <= LISTEN_ERR_MAX && ADMIN_ERR_MAX <= LISTEN_ERR_MAX, "one buffer for all");
-	m->view = (struct view){ .conf = m->conf,
+	m->view = (struct view){ .conf = m->conf->public,
 		.table = m->table,
 		.quota = m->quota,
 		.sessions = m->sessions,
@@ -435,10 +356,12 @@ master_start(struct master *m)
 	}
 	if (rc == 0) {
 		what = "token table";
-		rc = toktab_new(m->conf->table_slots, &m->table);
+		rc = toktab_new(m->conf->public->table_slots, &m->table);
 	}
 	if (rc == 0) {
-		m->quota = start_quota(m);
+		const struct quota_conf qc = derive_quota(m->conf->public, &m->limits);
+
+		m->quota = quota_new(&qc);
 		rc = m->quota ? 0 : -ENOMEM;
 	}
 	if (rc == 0)
@@ -480,13 +403,15 @@ master_fini(struct master *m)
 	quota_free(m->quota);
 	toktab_free(m->table);
 	listeners_close(&m->listeners);
+	drain_fini(m);
+	conf_proxy_free(m->own);
 	daemon_free(m->daemon);
 }
 
 int
 proxy_master_run(const struct conf_proxy *conf)
 {
-	struct master m = { .conf = conf->public, .all_conf = conf, .log_level = conf->log_level };
+	struct master m = { .conf = conf };
 	int code;
 
 	if (daemon_new(on_signal, &m, &m.daemon) < 0) {

@@ -48,6 +48,12 @@ struct meet {
 	struct share *share; /* NULL: no limit */
 };
 
+static void
+set_hand(struct meet *m, const struct meet_conf *conf)
+{
+	m->hand = (struct hand_conf){ .max_pipes = m->copy_mode ? 0 : conf->max_pipes, .pipe_size = conf->pipe_size };
+}
+
 struct meet *
 meet_new(struct sessions *sessions, struct quota *quota, const struct meet_conf *conf)
 {
@@ -56,9 +62,8 @@ meet_new(struct sessions *sessions, struct quota *quota, const struct meet_conf 
 	if (!m)
 		return NULL;
 	m->sessions = sessions;
-	m->hand =
-	    (struct hand_conf){ .max_pipes = conf->copy_mode ? 0 : conf->max_pipes, .pipe_size = conf->pipe_size };
 	m->copy_mode = conf->copy_mode;
+	set_hand(m, conf);
 	m->pairs = pairs_new(quota, conf->workers, conf->max_pairs);
 	if (conf->operator_rate > 0)
 		m->share = share_new(conf->operator_rate, conf->workers);
@@ -78,6 +83,16 @@ meet_free(struct meet *m)
 	pairs_free(m->pairs);
 	share_free(m->share);
 	free(m);
+}
+
+void
+meet_apply(struct meet *m, const struct meet_conf *conf)
+{
+	set_hand(m, conf);
+	pairs_apply(m->pairs, conf->workers, conf->max_pairs);
+	share_apply(m->share, conf->workers);
+	hand_waiting(m->pairs);
+	hand_drain(m->pairs);
 }
 
 void
@@ -158,7 +173,7 @@ pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses, 
 	int rc;
 
 	/* The record stays parked: the same party may try again, at another worker. */
-	if (m->pairs->is_stopping || (slot_is_ending(s) && !is_lost)) {
+	if (m->pairs->is_stopping || (slot_is_ending(s) && !slot_is_draining(s) && !is_lost)) {
 		answer_refused(s, conn, END_DRAINING);
 		return;
 	}
@@ -273,8 +288,11 @@ on_pair_message(struct meet *m, struct slot *s, const struct chan_msg *msg)
 	rc = msg->type == CHAN_PAIRED  ? on_paired(m, p)
 	     : msg->type == CHAN_ENDED ? on_ended(m, p, msg)
 				       : on_moved(m, p, msg);
-	if (rc == 0)
+	if (rc == 0) {
 		hand_waiting(m->pairs);
+		if (msg->type != CHAN_PAIRED) /* a pair that just stayed is tried again by the clock */
+			hand_drain(m->pairs);
+	}
 	return rc;
 }
 

@@ -36,6 +36,9 @@ void meet_on_lost(struct meet *, struct slot *, int status);
 bool meet_has_waiting(const struct meet *);
 void meet_on_tick(struct meet *);
 
+/* A reload: all but copy_mode. */
+void meet_apply(struct meet *, const struct meet_conf *);
+
 /* Nothing new from now on; pairs without a worker end. */
 void meet_stop(struct meet *);
 

@@ -39,18 +39,26 @@ static const struct {
 struct pairs *
 pairs_new(struct quota *quota, unsigned workers, size_t max_pairs)
 {
-	struct pairs *all = calloc(1, sizeof(*all) + workers * sizeof(all->loads[0]));
+	struct pairs *all = calloc(1, sizeof(*all));
 
 	if (!all)
 		return NULL;
 	all->quota = quota;
-	all->max_pairs = max_pairs;
-	all->n_loads = workers;
+	pairs_apply(all, workers, max_pairs);
 	TAILQ_INIT(&all->waiting);
-	for (unsigned i = 0; i < workers; i++)
+	for (unsigned i = 0; i < SLOTS_MAX; i++)
 		for (int s = 0; s < PAIR_STATE_MAX; s++)
 			TAILQ_INIT(&all->loads[i].of_state[s]);
 	return all;
+}
+
+void
+pairs_apply(struct pairs *all, unsigned workers, size_t max_pairs)
+{
+	all->n_workers = workers;
+	if (all->n_loads < workers)
+		all->n_loads = workers;
+	all->max_pairs = max_pairs;
 }
 
 void

@@ -96,13 +96,17 @@ struct pairs {
 	size_t loose_pipes;  /* owned by pairs that wait */
 	struct share *share; /* borrowed; NULL: no limit of an operator's bytes a second */
 	bool is_stopping;
-	unsigned n_loads;
-	struct load loads[];
+	unsigned n_workers; /* as the settings say */
+	unsigned n_loads;   /* slots that ever had a process are below; at most SLOTS_MAX */
+	struct load loads[SLOTS_MAX];
 };
 
 /* `quota` is borrowed until pairs_free(). NULL when out of memory; taken. */
 struct pairs *pairs_new(struct quota *, unsigned workers, size_t max_pairs);
 void pairs_free(struct pairs *);
+
+/* A reload: `workers` counts those to come; `max_pairs` of each holds for new pairs. */
+void pairs_apply(struct pairs *, unsigned workers, size_t max_pairs);
 
 struct load *pairs_load(struct pairs *, const struct slot *);
 /* NULL when there is none. */

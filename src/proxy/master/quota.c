@@ -76,6 +76,13 @@ struct quota {
 	struct log_limit log[QUOTA_LIMIT_MAX];
 };
 
+void
+quota_apply(struct quota *q, const struct quota_conf *conf)
+{
+	BUG_ON(conf->max[QUOTA_LIMIT_RATE_FROM] > QUOTA_RATE_MAX || conf->max[QUOTA_LIMIT_RATE_TO] > QUOTA_RATE_MAX);
+	q->conf = *conf;
+}
+
 struct quota *
 quota_new(const struct quota_conf *conf)
 {
@@ -83,8 +90,7 @@ quota_new(const struct quota_conf *conf)
 
 	if (!q)
 		return NULL;
-	BUG_ON(conf->max[QUOTA_LIMIT_RATE_FROM] > QUOTA_RATE_MAX || conf->max[QUOTA_LIMIT_RATE_TO] > QUOTA_RATE_MAX);
-	q->conf = *conf;
+	quota_apply(q, conf);
 	TAILQ_INIT(&q->idle);
 	return q;
 }
@@ -342,6 +348,24 @@ size_t
 quota_held(const struct quota *q, enum quota_kind kind)
 {
 	return q->held[kind];
+}
+
+size_t
+quota_over(const struct quota *q, enum quota_limit limit, size_t max)
+{
+	const struct quota_op *op, *next;
+	size_t over = 0;
+	int kind;
+
+	for (kind = 0; max && kind < QUOTA_KIND_MAX; kind++) {
+		if (kind_tab[kind].all == limit && q->held[kind] > max)
+			over += q->held[kind] - max;
+		if (kind_tab[kind].one != limit)
+			continue;
+		HASH_ITER (hh, q->ops, op, next)
+			over += op->n[kind] > max ? op->n[kind] - max : 0;
+	}
+	return over;
 }
 
 size_t

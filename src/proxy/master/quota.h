@@ -58,6 +58,11 @@ struct quota *quota_new(const struct quota_conf *conf);
 /* NULL is fine. */
 void quota_free(struct quota *);
 
+/* A reload: what is held stays held, also over a new limit; nothing is added to it then. */
+void quota_apply(struct quota *, const struct quota_conf *conf);
+/* How many of what is held now would be over `max` (0: none); 0 for rates and NAMES. */
+size_t quota_over(const struct quota *, enum quota_limit, size_t max);
+
 /* A request: holds TOKENS and OUTSTANDING of `from` and INCOMING of `to`. 0;
  * -EDQUOT (the limit of an operator), -EBUSY (of all) with *ret_no, which are
  * counted and logged here and use up no rate; -ENOMEM. */

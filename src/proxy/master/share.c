@@ -50,6 +50,13 @@ share_new(uint64_t rate, unsigned workers)
 }
 
 void
+share_apply(struct share *sh, unsigned workers)
+{
+	if (sh && sh->workers < workers)
+		sh->workers = workers;
+}
+
+void
 share_free(struct share *sh)
 {
 	struct share_op *op, *next;
@@ -138,7 +145,7 @@ op_of(struct share *sh, uint64_t number)
 	HASH_FIND(hh, sh->ops, &number, sizeof(number), op);
 	if (op)
 		return op;
-	op = calloc(1, sizeof(*op) + sh->workers * sizeof(op->parts[0]));
+	op = calloc(1, sizeof(*op) + SLOTS_MAX * sizeof(op->parts[0]));
 	if (!op)
 		return NULL;
 	op->number = number;

@@ -23,6 +23,8 @@ void share_divide(uint64_t rate, struct share_part *, size_t n);
 /* `rate`: bytes a second of each operator, both directions of all its pairs. NULL when out of memory; taken. */
 struct share *share_new(uint64_t rate, unsigned workers);
 /* NULL is fine. */
+/* A reload: so many slots may have workers now; never fewer than before. NULL is fine, here and below. */
+void share_apply(struct share *, unsigned workers);
 void share_free(struct share *);
 
 /* The pair is about to be given to `s`: completes PAIR or RESUME. `sh` NULL: there is no limit. */

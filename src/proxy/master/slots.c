@@ -10,9 +10,13 @@
  *     killed by somebody else, is no sign of a fault: 0.1 s again. Where pairs
  *     wait for a worker and there is none, 0.1 s it is. Never less than 0.1 s.
  *  4. on_lost comes once for each process, after all that it had sent.
+ *  5. Slots from conf.workers on are those that a reload took away: no process is
+ *     started in them, and one that serves there drains. All loops go to n_used.
  *
  * The heartbeat is judged by our own ticks, not by its age: after the master or
  * the whole machine stood still, an old beat says nothing about the worker.
+ *
+ * Size: one state machine; its messages, processes, heartbeat and numbers all change or read the same struct.
  *
  * Not here: what ARRIVED, PAIRED and ENDED mean (meet.c).
  */
@@ -54,7 +58,8 @@
 #define SLOT_STATES(X)                                                                          \
 	X(IDLE, BIT(SLOT_STARTING))                                                             \
 	X(STARTING, BIT(SLOT_SERVING) | BIT(SLOT_STOPPING) | BIT(SLOT_DOOMED) | BIT(SLOT_IDLE)) \
-	X(SERVING, BIT(SLOT_STOPPING) | BIT(SLOT_DOOMED) | BIT(SLOT_IDLE))                      \
+	X(SERVING, BIT(SLOT_DRAINING) | BIT(SLOT_STOPPING) | BIT(SLOT_DOOMED) | BIT(SLOT_IDLE)) \
+	X(DRAINING, BIT(SLOT_STOPPING) | BIT(SLOT_DOOMED) | BIT(SLOT_IDLE))                     \
 	X(STOPPING, BIT(SLOT_DOOMED) | BIT(SLOT_IDLE))                                          \
 	X(DOOMED, BIT(SLOT_IDLE))
 
@@ -90,6 +95,7 @@ struct slot {
 	int64_t backoff_ms;
 	bool has_served;     /* this process said READY */
 	bool is_at_fault;    /* and was killed by us for what it did or did not do */
+	bool owes_settings;  /* new ones wait for room in its channel */
 	struct event *timer; /* IDLE: start; STARTING: READY is late; STOPPING: the end is late */
 };
 
@@ -99,11 +105,12 @@ struct slots {
 	const struct slots_ops *ops;
 	void *arg;
 	struct event *tick;
+	unsigned n_used;  /* slots that ever had a process are below */
 	bool was_ready;   /* on_ready was called */
 	bool is_stopping; /* no process is started any more */
 	bool was_empty;   /* on_empty was called */
 	struct slots_past past;
-	struct slot slots[];
+	struct slot slots[SLOTS_MAX];
 };
 
 /* The only place that writes s->state. */
@@ -139,6 +146,17 @@ slot_doom(struct slot *s, const char *why)
 
 /* --- messages --- */
 
+/* Pairs are moved away by meet.c; what has begun to come in ends here. */
+static void
+slot_drain(struct slot *s)
+{
+	struct chan_msg m = { .type = CHAN_DRAIN };
+
+	slot_enter(s, SLOT_DRAINING, "fewer workers");
+	log_info("worker_drains", "worker=%u pid=%d gen=%u", s->no, (int)s->pid, s->gen);
+	slot_post(s, &m, -1);
+}
+
 static int
 on_ready_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
 {
@@ -154,6 +172,8 @@ on_ready_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
 	log_info("worker_ready", "worker=%u pid=%d gen=%u ms=%lld", s->no, (int)s->pid, s->gen,
 	    (long long)(clock_now_ms() - s->started_ms));
 	p->ops->on_serving(s, p->arg);
+	if (s->no >= p->conf.workers)
+		slot_drain(s);
 	for (i = 0; i < p->conf.workers; i++)
 		if (p->slots[i].state != SLOT_SERVING)
 			return 0;
@@ -165,19 +185,34 @@ on_ready_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
 }
 
 static int
+on_drained_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
+{
+	struct chan_msg stop = { .type = CHAN_STOP };
+
+	(void)m;
+	(void)fd;
+	(void)lost;
+	slot_enter(s, SLOT_STOPPING, "DRAINED");
+	slot_arm(s, POOL_STOP_MS);
+	slot_post(s, &stop, -1);
+	return 0;
+}
+
+static int
 on_upper_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
 {
 	return s->slots->ops->on_message(s, m, fd, lost, s->slots->arg);
 }
 
 /* What a worker may say, and when (docs/ipc.md). DOOMED: it said so before it died. */
-#define ALIVE (BIT(SLOT_SERVING) | BIT(SLOT_STOPPING) | BIT(SLOT_DOOMED))
+#define ALIVE (BIT(SLOT_SERVING) | BIT(SLOT_DRAINING) | BIT(SLOT_STOPPING) | BIT(SLOT_DOOMED))
 static const struct rule {
 	enum chan_type type;
 	unsigned from; /* bits of slot_state */
 	int (*serve)(struct slot *, const struct chan_msg *, int *fd, bool lost);
 } rules[] = {
 	{ CHAN_READY, BIT(SLOT_STARTING), on_ready_msg },
+	{ CHAN_DRAINED, BIT(SLOT_DRAINING), on_drained_msg },
 	{ CHAN_ARRIVED, ALIVE, on_upper_msg },
 	{ CHAN_PAIRED, ALIVE, on_upper_msg },
 	{ CHAN_ENDED, ALIVE, on_upper_msg },
@@ -198,8 +233,11 @@ on_message(const struct chan_msg *m, int *fd, bool lost, void *arg)
 	for (i = 0; i < ARRAY_LEN(rules); i++)
 		if (rules[i].type == m->type && rules[i].from & BIT(s->state))
 			return rules[i].serve(s, m, fd, lost);
-	/* One that was told to stop or killed while it started: READY comes late, and what follows it is still read. */
-	return m->type == CHAN_READY && (s->state == SLOT_STOPPING || s->state == SLOT_DOOMED) ? 0 : -EPROTO;
+	/* One that was told to stop or killed meanwhile: READY or DRAINED comes late, and what follows is still read. */
+	return (m->type == CHAN_READY || m->type == CHAN_DRAINED) &&
+		       (s->state == SLOT_STOPPING || s->state == SLOT_DOOMED)
+		   ? 0
+		   : -EPROTO;
 }
 
 static void
@@ -211,11 +249,22 @@ on_chan_end(const char *why, void *arg)
 	s->chan = NULL;
 	if (why) {
 		slot_doom(s, why);
-	} else if (s->state == SLOT_STARTING || s->state == SLOT_SERVING) {
+	} else if (s->state == SLOT_STARTING || s->state == SLOT_SERVING || s->state == SLOT_DRAINING) {
 		/* It is dead most likely, which waitpid() will tell; one that lives without a channel is of no use. */
 		kill(s->pid, SIGKILL);
 		slot_enter(s, SLOT_DOOMED, "channel closed");
 	}
+}
+
+/* Now, or when the channel has room: only the latest ones count. */
+static void
+slot_settings(struct slot *s)
+{
+	struct chan_msg m = { .type = CHAN_SETTINGS, .settings = s->slots->conf.settings };
+
+	s->owes_settings = slot_room(s) == 0;
+	if (!s->owes_settings)
+		slot_post(s, &m, -1);
 }
 
 static void
@@ -223,7 +272,9 @@ on_chan_room(void *arg)
 {
 	struct slot *s = arg;
 
-	if (s->state == SLOT_SERVING)
+	if (s->owes_settings)
+		slot_settings(s);
+	if (s->state == SLOT_SERVING || s->state == SLOT_DRAINING)
 		s->slots->ops->on_room(s, s->slots->arg);
 }
 
@@ -296,7 +347,7 @@ slot_start_later(struct slot *s)
 	bool is_urgent = p->ops->is_awaited(p->arg);
 	unsigned i;
 
-	for (i = 0; i < p->conf.workers; i++)
+	for (i = 0; i < p->n_used; i++)
 		if (p->slots[i].state == SLOT_STARTING || p->slots[i].state == SLOT_SERVING)
 			is_urgent = false;
 	slot_arm(s, is_urgent ? BACKOFF_MIN_MS : s->backoff_ms);
@@ -319,6 +370,7 @@ slot_start(struct slot *s)
 	s->beat = 0;
 	s->ticks = 0;
 	s->has_served = s->is_at_fault = false;
+	s->owes_settings = false;
 	slot_enter(s, SLOT_STARTING, "fork");
 	slot_arm(s, READY_MS);
 	slot_post(s, &m, -1);
@@ -344,7 +396,7 @@ check_empty(struct slots *p)
 {
 	unsigned i;
 
-	for (i = 0; i < p->conf.workers; i++)
+	for (i = 0; i < p->n_used; i++)
 		if (p->slots[i].state != SLOT_IDLE)
 			return;
 	if (p->is_stopping && !p->was_empty) {
@@ -366,7 +418,7 @@ add_to_past(struct slot *s)
 {
 	struct slots_past *past = &s->slots->past;
 
-	past->restarts += !s->slots->is_stopping;
+	past->restarts += !s->slots->is_stopping && s->state != SLOT_STOPPING;
 	past->accepted += __atomic_load_n(&s->stats->accepted, __ATOMIC_RELAXED);
 	past->accept_errors += __atomic_load_n(&s->stats->accept_errors, __ATOMIC_RELAXED);
 	for (size_t i = 0; i < END_REASON_MAX; i++)
@@ -378,19 +430,26 @@ slot_reaped(struct slot *s, int status)
 {
 	struct slots *p = s->slots;
 	int64_t lived = clock_now_ms() - s->started_ms;
+	bool is_wanted; /* its end */
 
 	if (s->chan)
 		chan_drain(s->chan);
-	log_line(p->is_stopping ? LOG_LVL_INFO : LOG_LVL_WARN, "worker_exited", "worker=%u pid=%d gen=%u %s=%d ms=%lld",
-	    s->no, (int)s->pid, s->gen, WIFSIGNALED(status) ? "signal" : "status",
-	    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), (long long)lived);
+	is_wanted = s->state == SLOT_STOPPING;
+	log_line(p->is_stopping || is_wanted ? LOG_LVL_INFO : LOG_LVL_WARN, "worker_exited",
+	    "worker=%u pid=%d gen=%u %s=%d ms=%lld", s->no, (int)s->pid, s->gen,
+	    WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
+	    (long long)lived);
 	p->ops->on_lost(s, status, p->arg);
 	add_to_past(s);
 	s->pid = 0;
 	slot_fini(s);
 	slot_enter(s, SLOT_IDLE, "exited");
-	if (p->is_stopping)
+	if (p->is_stopping || s->no >= p->conf.workers)
 		return;
+	if (is_wanted) { /* more workers again, meanwhile */
+		slot_start(s);
+		return;
+	}
 	if (lived >= LIVED_MS || was_killed_by_others(s, status))
 		s->backoff_ms = BACKOFF_MIN_MS;
 	slot_start_later(s);
@@ -402,7 +461,7 @@ slots_reap(struct slots *p)
 	unsigned i;
 	int status;
 
-	for (i = 0; i < p->conf.workers; i++) {
+	for (i = 0; i < p->n_used; i++) {
 		struct slot *s = &p->slots[i];
 
 		if (s->pid > 0 && waitpid(s->pid, &status, WNOHANG) == s->pid)
@@ -441,8 +500,8 @@ on_tick(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	for (i = 0; i < p->conf.workers; i++)
-		if (p->slots[i].state == SLOT_SERVING)
+	for (i = 0; i < p->n_used; i++)
+		if (p->slots[i].state == SLOT_SERVING || p->slots[i].state == SLOT_DRAINING)
 			slot_check_beat(&p->slots[i]);
 	p->ops->on_tick(p->arg);
 }
@@ -458,7 +517,7 @@ slots_init(struct slots *p)
 	p->tick = event_new(p->base, -1, EV_PERSIST, on_tick, p);
 	if (!p->tick || event_add(p->tick, &tv) < 0)
 		return -ENOMEM;
-	for (i = 0; i < p->conf.workers; i++) {
+	for (i = 0; i < SLOTS_MAX; i++) {
 		struct slot *s = &p->slots[i];
 
 		s->slots = p;
@@ -475,8 +534,10 @@ int
 slots_new(
     struct event_base *base, const struct slots_conf *conf, const struct slots_ops *ops, void *arg, struct slots **ret)
 {
-	struct slots *p = calloc(1, sizeof(*p) + conf->workers * sizeof(p->slots[0]));
+	struct slots *p = calloc(1, sizeof(*p));
 	unsigned i;
+
+	BUG_ON(conf->workers > SLOTS_MAX);
 
 	if (!p)
 		return -ENOMEM;
@@ -488,10 +549,35 @@ slots_new(
 		slots_free(p);
 		return -ENOMEM;
 	}
+	p->n_used = conf->workers;
 	for (i = 0; i < conf->workers; i++)
 		slot_start(&p->slots[i]);
 	*ret = p;
 	return 0;
+}
+
+void
+slots_apply(struct slots *p, const struct chan_settings *settings, unsigned workers)
+{
+	unsigned i;
+
+	BUG_ON(workers > SLOTS_MAX || p->is_stopping);
+	p->conf.settings = *settings;
+	p->conf.workers = workers;
+	if (p->n_used < workers)
+		p->n_used = workers;
+	for (i = 0; i < p->n_used; i++) {
+		struct slot *s = &p->slots[i];
+
+		if (s->state == SLOT_IDLE && i >= workers)
+			evtimer_del(s->timer);
+		else if (s->state == SLOT_IDLE && !evtimer_pending(s->timer, NULL))
+			slot_start(s);
+		else if (s->state == SLOT_STARTING || s->state == SLOT_SERVING || s->state == SLOT_DRAINING)
+			slot_settings(s);
+		if (s->state == SLOT_SERVING && i >= workers)
+			slot_drain(s);
+	}
 }
 
 void
@@ -501,7 +587,7 @@ slots_free(struct slots *p)
 
 	if (!p)
 		return;
-	for (i = 0; i < p->conf.workers; i++) {
+	for (i = 0; i < SLOTS_MAX; i++) {
 		struct slot *s = &p->slots[i];
 
 		if (s->pid > 0) {
@@ -524,14 +610,14 @@ slots_stop(struct slots *p, bool now)
 	unsigned i;
 
 	p->is_stopping = true;
-	for (i = 0; i < p->conf.workers; i++) {
+	for (i = 0; i < p->n_used; i++) {
 		struct slot *s = &p->slots[i];
 
 		if (s->state == SLOT_IDLE) {
 			evtimer_del(s->timer);
 		} else if (now) {
 			slot_doom(s, "stop now");
-		} else if (s->state == SLOT_STARTING || s->state == SLOT_SERVING) {
+		} else if (s->state == SLOT_STARTING || s->state == SLOT_SERVING || s->state == SLOT_DRAINING) {
 			slot_enter(s, SLOT_STOPPING, "stop");
 			slot_arm(s, POOL_STOP_MS);
 			slot_post(s, &m, -1);
@@ -559,7 +645,7 @@ slots_pids(const struct slots *p, char *ret, size_t cap)
 	unsigned i;
 
 	ret[0] = '\0';
-	for (i = 0; i < p->conf.workers && len + 16 < cap; i++)
+	for (i = 0; i < p->n_used && len + 16 < cap; i++)
 		if (p->slots[i].pid > 0)
 			len += (size_t)snprintf(ret + len, cap - len, "%s%d", len ? "," : "", (int)p->slots[i].pid);
 }
@@ -602,10 +688,18 @@ slot_is_gone(const struct slot *s)
 	return s->state == SLOT_DOOMED || !s->chan || chan_is_dead(s->chan);
 }
 
+bool
+slot_is_draining(const struct slot *s)
+{
+	return s->state == SLOT_DRAINING;
+}
+
 size_t
 slot_room(const struct slot *s)
 {
-	return s->state == SLOT_SERVING && s->chan ? chan_room(s->chan) : 0;
+	bool is_there = s->state == SLOT_STARTING || s->state == SLOT_SERVING || s->state == SLOT_DRAINING;
+
+	return is_there && s->chan ? chan_room(s->chan) : 0;
 }
 
 const struct ledger *
@@ -623,7 +717,7 @@ slot_pipes(struct slot *s)
 unsigned
 slots_count(const struct slots *p)
 {
-	return p->conf.workers;
+	return p->n_used;
 }
 
 void

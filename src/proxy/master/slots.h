@@ -1,9 +1,9 @@
 /* slots.h - the worker slots: starting, watching, replacing and stopping worker processes
  *
- *   IDLE --fork--> STARTING --READY--> SERVING --stop--> STOPPING
- *    ^                |                   |                 |
- *    |                `-- late, wrong, no heartbeat, late --+--> DOOMED (SIGKILL sent)
- *    `----------------------- waitpid says it is gone ----------'
+ *   IDLE --fork--> STARTING --READY--> SERVING --fewer--> DRAINING --DRAINED--> STOPPING
+ *    ^                |                   |  `-------stop----+--------------------^ |
+ *    |                `-- late, wrong, no heartbeat, late ---+--------------------+-+--> DOOMED (SIGKILL sent)
+ *    `----------------------- waitpid says it is gone ---------------------------------------'
  */
 #ifndef HYPER_PROXY_MASTER_SLOTS_H
 #define HYPER_PROXY_MASTER_SLOTS_H
@@ -22,8 +22,10 @@ struct pipes;
 struct slots;
 struct slot;
 
+#define SLOTS_MAX 256 /* public.workers' maximum */
+
 struct slots_conf {
-	unsigned workers;
+	unsigned workers;                  /* at most SLOTS_MAX */
 	int table_fd;                      /* borrowed until slots_free() */
 	const struct listeners *listeners; /* borrowed until slots_free() or slots_stop() */
 	struct chan_settings settings;
@@ -60,6 +62,10 @@ void slots_free(struct slots *);
 
 /* A child may have ended: waitpid for each slot. */
 void slots_reap(struct slots *);
+
+/* A reload: who lives gets the settings, in place. Missing workers are started; those beyond `workers` accept
+ * no more, and stop once they have nothing left (the pairs' owner moves them away, hand.h). */
+void slots_apply(struct slots *, const struct chan_settings *, unsigned workers);
 
 /* STOP to all, SIGKILL after POOL_STOP_MS, at once with `now`. on_empty follows, from
  * the loop or, without any process, before this returns. */
@@ -101,8 +107,11 @@ uint32_t slot_gen(const struct slot *);
 void slot_post(struct slot *, struct chan_msg *, int pass_fd);
 bool slot_has_queued(const struct slot *, int pass_fd);
 
-/* Is it told to stop or worse? Then it must not get anything new. */
+/* Is it told to drain, to stop, or worse? Then it must not get anything new. */
 bool slot_is_ending(const struct slot *);
+
+/* Does it bring what it has begun to its end, for one of fewer workers? */
+bool slot_is_draining(const struct slot *);
 
 /* Is it known to be dead, or as good as dead? We may still be reading what it had sent. */
 bool slot_is_gone(const struct slot *);
