@@ -12,7 +12,7 @@
 #include "hyper/net/metrics.h"
 #include "hyper/wire/token.h"
 
-#define TALLY_NOTES    4096 /* brokerings that are remembered, the oldest is forgotten first */
+#define TALLY_NOTES    1024 /* brokerings that are remembered, the oldest is forgotten first */
 #define TALLY_NAME_MAX 64   /* operator names are cut to this here */
 
 /* How far it has come. */

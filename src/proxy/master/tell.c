@@ -8,13 +8,14 @@
  */
 #include "proxy/master/tell.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "hyper/base/clock.h"
+#include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 #include "hyper/net/admin.h"
 #include "hyper/proxy/worker_abi.h"
@@ -126,16 +127,17 @@ is_meant(const struct kick *k, const char *session, const char *from, const char
 static void
 kick_pair(const struct view_pair *p, void *arg)
 {
-	struct sockaddr none = { .sa_family = AF_UNSPEC };
 	struct kick *k = arg;
+	int copy;
 
 	if (!is_meant(k, p->pair->session, pairing_from(p->pair), pairing_to(p->pair)))
 		return;
 	log_info("kicked", "pair=%" PRIu64 " session=%s", p->pair->id, p->pair->session);
 	pairing_kick((struct pair *)p->pair);
-	for (int i = 0; i < 2; i++)
-		if (p->pair->fd[i] >= 0)
-			(void)!connect(p->pair->fd[i], &none, sizeof(none));
+	for (int i = 0; i < 2; i++) {
+		copy = p->pair->fd[i] >= 0 ? fcntl(p->pair->fd[i], F_DUPFD_CLOEXEC, 0) : -1;
+		fd_reset(&copy);
+	}
 	k->pairs++;
 }
 
