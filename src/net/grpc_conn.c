@@ -119,6 +119,8 @@ conn_teardown(struct grpc_conn *c)
 	}
 	nghttp2_session_del(c->h2);
 	c->h2 = NULL;
+	if (c->ssl != NULL && SSL_get_rbio(c->ssl) != NULL && BIO_number_read(SSL_get_rbio(c->ssl)) > 0)
+		c->was_heard = true;
 	SSL_free(c->ssl);
 	c->ssl = NULL;
 	SSL_CTX_free(c->ctx);
@@ -593,7 +595,7 @@ grpc_conn_streams(const struct grpc_conn *c)
 bool
 grpc_conn_was_mute(const struct grpc_conn *c)
 {
-	return c->ssl == NULL || SSL_get_rbio(c->ssl) == NULL || BIO_number_read(SSL_get_rbio(c->ssl)) == 0;
+	return !c->was_heard;
 }
 
 int64_t

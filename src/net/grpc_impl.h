@@ -155,6 +155,7 @@ struct grpc_conn {
 	int64_t connect_ms; /* deadline of DIAL and HANDSHAKE */
 	int64_t timeout_ms; /* the same as a length, for texts */
 	int64_t heard_ms, secured_ms;
+	bool was_heard;        /* a byte of the peer had come when the connection was torn down */
 	int64_t last_rx_ms;    /* last byte of the peer */
 	int64_t ping_ms;       /* our PING is under way since; 0 none */
 	int64_t idle_since_ms; /* no stream since; server role */

@@ -78,7 +78,7 @@ size_t grpc_conn_streams(const struct grpc_conn *);
 
 /* Monotonic milliseconds: when the peer's first handshake byte came (a brokered
  * connection is paired by then, step 7) and when TLS was done (step 8); 0 not yet. */
-bool grpc_conn_was_mute(const struct grpc_conn *); /* not one byte came from the peer */
+bool grpc_conn_was_mute(const struct grpc_conn *); /* in on_closed: not one byte came from the peer */
 int64_t grpc_conn_heard_ms(const struct grpc_conn *);
 int64_t grpc_conn_secured_ms(const struct grpc_conn *);
 
