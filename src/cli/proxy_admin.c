@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli/cmd.h"
+#include "hyper/base/clock.h"
 #include "hyper/base/daemon.h"
 #include "hyper/net/admin.h"
 #include "hyper/settings/settings.h"
@@ -21,6 +22,8 @@
 
 #define ASK_MS 10000
 #define TOP_MS 2000
+
+#define UPGRADE_MS 60000 /* its deadlines together are shorter */
 
 /* The socket of the settings, taken; NULL after saying why not. */
 static char *
@@ -347,4 +350,72 @@ proxy_admin_top(const struct cmd_args *args)
 			return EXIT_OK;
 	} while (c != 'q');
 	return EXIT_OK;
+}
+
+/* --- upgrade --- */
+
+/* How often it was executed anew; -1 nobody answers, or not yet with "serving". */
+static long long
+upgrades_of(const char *path)
+{
+	char err[ADMIN_ERR_MAX];
+	json_t *args = json_object(), *answer = NULL;
+	long long n = -1;
+
+	if (args && admin_ask(path, "status", args, ASK_MS, &answer, err) == 0) {
+		if (strcmp(text(answer, "state"), "serving") == 0)
+			n = number(answer, "upgrades");
+		json_decref(answer);
+	}
+	json_decref(args);
+	return n;
+}
+
+/* The new program has no answer to give to a question that the old one was asked: that one's connection ends, and
+ * the new one tells how often it was executed. */
+static int
+wait_for_new(const char *path, long long before)
+{
+	int64_t until_ms = clock_now_ms() + UPGRADE_MS;
+	const char *name = program_invocation_short_name;
+	long long n;
+
+	while ((n = upgrades_of(path)) <= before && clock_now_ms() < until_ms)
+		poll(NULL, 0, 50);
+	if (n > before) {
+		printf("upgraded\n");
+		return EXIT_OK;
+	}
+	fprintf(
+	    stderr, "%s: the new program does not serve within %d s: see the proxy's log\n", name, UPGRADE_MS / 1000);
+	return EXIT_FAIL;
+}
+
+int
+proxy_admin_upgrade(const struct cmd_args *args)
+{
+	char err[ADMIN_ERR_MAX];
+	json_t *none = json_object(), *answer = NULL;
+	int code = EXIT_OK, rc;
+	char *path = socket_of_settings(&code);
+	long long before = path ? upgrades_of(path) : -1;
+
+	(void)args;
+	if (path) {
+		rc = none ? admin_ask(path, "upgrade", none, UPGRADE_MS, &answer, err) : -ENOMEM;
+		if (rc == -ECONNRESET || rc == -EPIPE) {
+			code = wait_for_new(path, before);
+		} else if (rc < 0) {
+			fprintf(stderr, "%s: %s\n", program_invocation_short_name, err);
+			code = EXIT_UNAVAILABLE;
+		} else {
+			fprintf(stderr, "%s: not upgraded, the old program goes on: %s\n",
+			    program_invocation_short_name, text(answer, "error"));
+			code = EXIT_FAIL;
+		}
+	}
+	json_decref(answer);
+	json_decref(none);
+	free(path);
+	return code;
 }

@@ -10,6 +10,7 @@ int proxy_admin_pairs(const struct cmd_args *);
 int proxy_admin_tokens(const struct cmd_args *);
 int proxy_admin_kick(const struct cmd_args *);
 int proxy_admin_explain(const struct cmd_args *);
+int proxy_admin_upgrade(const struct cmd_args *); /* returns when the new program serves, or the old one goes on */
 int proxy_admin_top(const struct cmd_args *);
 
 #endif

@@ -239,6 +239,85 @@ listen_all(struct addresses *a, uint16_t port, struct listeners *ret, char err[L
 	return 0;
 }
 
+/* --- handed on over an exec --- */
+
+static struct listen_sets {
+	struct listeners_named v[LISTEN_SETS_MAX];
+	size_t n;
+} opened, given;
+
+static void
+sets_add(struct listen_sets *sets, const char *hostport, const struct listeners *l)
+{
+	if (sets->n == LISTEN_SETS_MAX)
+		return;
+	snprintf(sets->v[sets->n].hostport, HOSTPORT_MAX, "%s", hostport);
+	sets->v[sets->n++].l = *l;
+}
+
+static void
+sets_remove(struct listen_sets *sets, size_t i)
+{
+	sets->n--;
+	memmove(&sets->v[i], &sets->v[i + 1], (sets->n - i) * sizeof(sets->v[0]));
+}
+
+size_t
+listeners_opened(const struct listeners_named **ret)
+{
+	*ret = opened.v;
+	return opened.n;
+}
+
+int
+listeners_give(const char *hostport, const struct listeners *l)
+{
+	struct listeners copy = *l;
+	size_t i;
+
+	for (i = 0; i < l->n; i++) {
+		int on = 0;
+		socklen_t len = sizeof(on);
+
+		if (getsockopt(l->fd[i], SOL_SOCKET, SO_ACCEPTCONN, &on, &len) == 0 && on &&
+		    fd_set_cloexec(l->fd[i], true) == 0)
+			continue;
+		listeners_close(&copy);
+		return -ENOTSOCK;
+	}
+	if (given.n == LISTEN_SETS_MAX || l->n == 0) {
+		listeners_close(&copy);
+		return -ENOSPC;
+	}
+	sets_add(&given, hostport, l);
+	return 0;
+}
+
+void
+listeners_drop_given(void)
+{
+	while (given.n > 0) {
+		struct listeners l = given.v[--given.n].l;
+
+		listeners_close(&l);
+	}
+}
+
+static bool
+take_given(const char *hostport, struct listeners *ret)
+{
+	size_t i;
+
+	for (i = 0; i < given.n; i++) {
+		if (strcmp(given.v[i].hostport, hostport) != 0)
+			continue;
+		*ret = given.v[i].l;
+		sets_remove(&given, i);
+		return true;
+	}
+	return false;
+}
+
 int
 listeners_open(const char *hostport, struct listeners *ret, char err[LISTEN_ERR_MAX])
 {
@@ -246,6 +325,12 @@ listeners_open(const char *hostport, struct listeners *ret, char err[LISTEN_ERR_
 	char host[256];
 	uint16_t port;
 	int rc, tries;
+
+	if (take_given(hostport, ret)) {
+		sets_add(&opened, hostport, ret);
+		err[0] = '\0';
+		return 0;
+	}
 
 	if (hostport_parse(hostport, host, &port) != 0) {
 		snprintf(err, LISTEN_ERR_MAX,
@@ -260,14 +345,21 @@ listeners_open(const char *hostport, struct listeners *ret, char err[LISTEN_ERR_
 		if (rc != -EADDRINUSE || port != 0)
 			break;
 	}
-	if (rc == 0)
+	if (rc == 0) {
+		sets_add(&opened, hostport, ret);
 		err[0] = '\0';
+	}
 	return rc;
 }
 
 void
 listeners_close(struct listeners *l)
 {
+	size_t i;
+
+	for (i = 0; l->n > 0 && i < opened.n; i++)
+		if (opened.v[i].l.fd[0] == l->fd[0])
+			sets_remove(&opened, i--);
 	while (l->n > 0)
 		fd_close(&l->fd[--l->n]);
 }

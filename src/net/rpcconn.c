@@ -240,6 +240,8 @@ conn_respond(struct rpc_conn *c, int status, const char *body)
 	size_t len = body != NULL ? strlen(body) : 0;
 	bool ok = evbuffer_expand(response, RESPONSE_HEAD + len) == 0; /* in one piece */
 
+	if (c->srv->is_held)
+		c->keep = false;
 	rpc_response_head(c->srv, &c->head, status, len, c->keep, response);
 	conn_enter(c, CONN_WRITING, http_status_text(status));
 	ok = ok && (len == 0 || evbuffer_add(response, body, len) == 0);

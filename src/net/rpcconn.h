@@ -34,6 +34,7 @@ struct rpc_server {
 	struct event *accept_ev[LISTEN_MAX];
 	struct event *resume_ev; /* pending while accepting is paused for a time */
 	bool accepting;
+	bool is_held; /* rpc_server_hold() */
 	uint64_t last_id;
 	size_t n_conns;
 	struct evbuffer *response; /* empty but inside of one call: where a response is put together */

@@ -38,6 +38,7 @@ accepting_set(struct rpc_server *srv, bool on)
 	size_t i;
 
 	event_del(srv->resume_ev);
+	on = on && !srv->is_held;
 	if (srv->accepting == on)
 		return;
 	srv->accepting = on;
@@ -306,6 +307,19 @@ rpc_server_free(struct rpc_server *srv)
 	SSL_CTX_free(srv->tls);
 	free(srv->own_name);
 	free(srv);
+}
+
+void
+rpc_server_hold(struct rpc_server *srv, bool on)
+{
+	srv->is_held = on;
+	accepting_set(srv, !on);
+}
+
+bool
+rpc_server_is_quiet(const struct rpc_server *srv)
+{
+	return TAILQ_EMPTY(&srv->busy);
 }
 
 uint16_t

@@ -51,6 +51,7 @@ on_signal(enum daemon_signal sig, void *arg)
 		break;
 	case DAEMON_RELOAD: log_info("reload_ignored", "note=\"restart sd to apply changed settings\""); break;
 	case DAEMON_REOPEN:
+	case DAEMON_UPGRADE:
 	case DAEMON_CHILD: break;
 	}
 }

@@ -103,6 +103,7 @@ server_on_signal(enum daemon_signal sig, void *arg)
 		    "why=\"this version does not read its settings again: restart hyper to apply them\"");
 		break;
 	case DAEMON_REOPEN:
+	case DAEMON_UPGRADE:
 	case DAEMON_CHILD: break;
 	}
 }

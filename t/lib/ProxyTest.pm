@@ -55,7 +55,7 @@ sub proxy {
 
 sub launch {
 	my ($p) = @_;
-	$p->{d} = start($p->{name}, [ @{ $p->{opt}{wrap} // [] }, program('proxy'), 'run', 'public' ],
+	$p->{d} = start($p->{name}, [ @{ $p->{opt}{wrap} // [] }, $p->{opt}{program} // program('proxy'), 'run', 'public' ],
 		env => { PROXY_SETTINGS => $p->{dir}, %{ $p->{opt}{env} // {} } }, timeout => 30);
 	$p->{port} = $p->{d}->ready('port');
 	$p->{rpc} = $p->{d}->ready('jsonrpc_port');

@@ -159,16 +159,23 @@ slot_open(struct http **ret)
 	return true;
 }
 
-/* An idle one is closed after a while. If the master is gone, nothing more is asked. */
+/* An idle one is closed after a while. What it had asked for and got no answer to is asked again, as HTTP clients do
+ * on a connection that was kept. If the master is gone, nothing more is asked. */
 static void
 on_slot_end(struct http *h)
 {
+	struct meeting *m = h->arg;
+
 	for (size_t i = 0; i < SLOTS; i++) {
 		if (plane.slot[i] != h)
 			continue;
 		plane.slot[i] = NULL;
 		if (!slot_open(&plane.slot[i]))
 			plane.is_gone = true;
+		else if (m && m->state == MEETING_ASKED) {
+			meeting_totals(m)->asked--;
+			ask(plane.slot[i], m);
+		}
 	}
 	http_free(h);
 }

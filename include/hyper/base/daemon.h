@@ -10,14 +10,14 @@ struct daemon;
 /* sysexits.h: what programs return */
 enum daemon_exit { EXIT_OK = 0, EXIT_FAIL = 1, EXIT_USAGE = 64, EXIT_UNAVAILABLE = 69, EXIT_SETTINGS = 78 };
 
-enum daemon_signal { DAEMON_STOP, DAEMON_STOP_NOW, DAEMON_RELOAD, DAEMON_REOPEN, DAEMON_CHILD };
+enum daemon_signal { DAEMON_STOP, DAEMON_STOP_NOW, DAEMON_RELOAD, DAEMON_REOPEN, DAEMON_UPGRADE, DAEMON_CHILD };
 
 /* Called from the loop, so without any restriction of signal handlers. */
 typedef void (*daemon_on_signal)(enum daemon_signal, void *arg);
 
 /* Ignores SIGPIPE and SIGXFSZ, raises the soft descriptor limit to the hard one, creates
  * the event base and arms TERM (first: STOP, second: STOP_NOW), INT and QUIT
- * (STOP_NOW), HUP (RELOAD), USR1 (REOPEN, after log_reopen()), CHLD (CHILD). 0 with *ret taken by
+ * (STOP_NOW), HUP (RELOAD), USR1 (REOPEN, after log_reopen()), USR2 (UPGRADE), CHLD (CHILD). 0 with *ret taken by
  * the caller, or -errno with *ret untouched. */
 int daemon_new(daemon_on_signal cb, void *arg, struct daemon **ret) ATTR_MUST_USE;
 

@@ -30,6 +30,20 @@ struct listeners {
 int listeners_open(const char *hostport, struct listeners *ret, char err[LISTEN_ERR_MAX]) ATTR_MUST_USE;
 void listeners_close(struct listeners *);
 
+/* For a program that executes itself anew: what is open, under the text it was opened for, in that order. */
+struct listeners_named {
+	char hostport[HOSTPORT_MAX];
+	struct listeners l;
+};
+#define LISTEN_SETS_MAX 16 /* what is opened beyond is not handed on */
+size_t listeners_opened(const struct listeners_named **ret);
+
+/* And for its successor: the next listeners_open() of that very text gets these (given, also on failure). 0,
+ * -ENOSPC, or -ENOTSOCK where one of them is none that listens. */
+int listeners_give(const char *hostport, const struct listeners *) ATTR_MUST_USE;
+/* Closes those that nobody asked for. */
+void listeners_drop_given(void);
+
 /* "127.0.0.1:4711" of a socket's own or peer address, "?" when it has none. */
 void sockaddr_text(const struct sockaddr *, socklen_t, char ret[HOSTPORT_MAX]);
 

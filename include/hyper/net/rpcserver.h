@@ -2,6 +2,7 @@
 #ifndef HYPER_NET_RPCSERVER_H
 #define HYPER_NET_RPCSERVER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "hyper/base/attr.h"
@@ -46,6 +47,12 @@ void rpc_server_next_free(struct rpc_server_next *);
 /* Closes listeners and connections. Calls not yet answered stay valid and must
  * still be answered (the answer goes nowhere). NULL is fine. */
 void rpc_server_free(struct rpc_server *);
+
+/* While on no connection is accepted: new ones wait in the kernel's queue. Requests of open ones are served, and each
+ * answer says that its connection ends with it: a server that is about to be replaced comes to rest without a refusal. */
+void rpc_server_hold(struct rpc_server *, bool on);
+/* Is no request under way, and no answer? */
+bool rpc_server_is_quiet(const struct rpc_server *);
 
 uint16_t rpc_server_port(const struct rpc_server *);
 

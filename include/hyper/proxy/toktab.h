@@ -63,6 +63,9 @@ void toktab_release(struct toktab *, uint32_t slot);
  * tries) with *ret untouched. Comparison by CRYPTO_memcmp. */
 int toktab_find(const struct toktab *, const uint8_t hash[32], int64_t now_ns, struct toktab_rec *ret) ATTR_MUST_USE;
 
+/* Writer: the live record of a slot. */
+void toktab_get(const struct toktab *, uint32_t slot, struct toktab_rec *ret);
+
 /* Writer: first live record whose deadline is <= now_ns, earliest first; false
  * when none. O(log n). Also the next deadline, INT64_MAX when none. */
 bool toktab_expired(struct toktab *, int64_t now_ns, struct toktab_rec *ret);

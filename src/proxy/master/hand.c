@@ -292,6 +292,14 @@ hand_drain(struct pairs *all)
 }
 
 void
+hand_empty(struct pairs *all)
+{
+	for (unsigned i = 0; i < all->n_loads; i++)
+		if (all->loads[i].slot && slot_is_draining(all->loads[i].slot))
+			post_moves(all, &all->loads[i], SIZE_MAX, "upgrade");
+}
+
+void
 hand_tick(struct pairs *all, bool may_level)
 {
 	int64_t now_ms = clock_now_ms();

@@ -18,6 +18,9 @@ void hand_waiting(struct pairs *);
 /* MOVE for the pairs of workers that drain, as far as others have room for them now. */
 void hand_drain(struct pairs *);
 
+/* MOVE for all pairs of workers that drain, as far as their channels have room: whoever takes them comes later. */
+void hand_empty(struct pairs *);
+
 /* Pipes that this worker asked for, as far as its channel has room now. */
 void hand_pipes(struct pairs *, const struct hand_conf *, struct slot *);
 

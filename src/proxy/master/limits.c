@@ -25,6 +25,7 @@
 #include "hyper/base/bug.h"
 #include "hyper/base/daemon.h"
 #include "hyper/proxy/programs.h"
+#include "proxy/master/upgrade.h"
 
 #define MASTER_OWN        64 /* standard ones, loop, table, listeners, libraries */
 #define MASTER_PER_WORKER 8  /* its channel, its start */
@@ -120,6 +121,8 @@ proxy_master_check(const struct conf_proxy *conf)
 	struct rlimit rl;
 	struct limits l;
 
+	if (upgrade_check() != EXIT_OK)
+		return EXIT_UNAVAILABLE;
 	if (!conf->public || getrlimit(RLIMIT_NOFILE, &rl) < 0)
 		return EXIT_OK;
 	/* the hard limit: it is raised to that at the start */

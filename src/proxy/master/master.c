@@ -36,6 +36,7 @@
 #include "proxy/master/master.h"
 #include "proxy/master/reload.h"
 #include "proxy/master/tell.h"
+#include "proxy/master/upgrade.h"
 
 #define PIDS_MAX 1024
 
@@ -145,6 +146,7 @@ master_stop(struct master *m, bool now)
 	if (m->state != MASTER_STOPPING) {
 		master_enter(m, MASTER_STOPPING, now ? "now" : "drained");
 		log_info("stopping", "deadline_ms=%d", now ? 0 : POOL_STOP_MS);
+		upgrade_stop(m->upgrade);
 		drain_over(m);
 		brokering_drain(m->broker, true);
 		sessions_end_all(m->sessions, END_STOPPED);
@@ -159,10 +161,55 @@ master_stop(struct master *m, bool now)
 static void
 master_reload(struct master *m)
 {
-	if (m->state == MASTER_STARTING)
+	if (m->state == MASTER_STARTING || upgrade_is_running(m->upgrade))
 		m->owes_reload = true;
 	else if (m->state != MASTER_STOPPING)
 		json_decref(reload_settings(m, false));
+}
+
+static void
+on_upgrade_failed(const char *why, void *arg)
+{
+	struct master *m = arg;
+	struct admin_call *call = m->upgrade_call;
+
+	m->upgrade_call = NULL;
+	if (call)
+		admin_answer(call, admin_error("%s", why));
+	if (m->owes_reload && m->state == MASTER_SERVING) {
+		m->owes_reload = false;
+		master_reload(m);
+	}
+}
+
+static bool
+may_upgrade(void *arg)
+{
+	const struct master *m = arg;
+
+	return m->state == MASTER_SERVING;
+}
+
+/* `call`: who waits for the outcome, NULL nobody. A successful one ends its connection without an answer, as the new
+ * program knows nothing of it: the client asks that one then. */
+static void
+master_upgrade(struct master *m, struct admin_call *call)
+{
+	const char *why = NULL;
+
+	if (m->state != MASTER_SERVING)
+		why = "the proxy does not serve yet, or is about to stop";
+	else if (upgrade_is_running(m->upgrade))
+		why = "an upgrade is under way already";
+	if (why) {
+		log_error("upgrade_failed", "why=\"%s\"", why);
+		if (call)
+			admin_answer(call, admin_error("%s", why));
+		return;
+	}
+	m->upgrade_call = call;
+	if (upgrade_begin(m->upgrade) < 0)
+		on_upgrade_failed("the check of the last one has not ended yet", m);
 }
 
 static void
@@ -178,7 +225,11 @@ on_signal(enum daemon_signal sig, void *arg)
 		if (log_share().to != LOG_TO_STDERR)
 			slots_log(m->slots);
 		break;
-	case DAEMON_CHILD: slots_reap(m->slots); break;
+	case DAEMON_UPGRADE: master_upgrade(m, NULL); break;
+	case DAEMON_CHILD:
+		upgrade_reap(m->upgrade);
+		slots_reap(m->slots);
+		break;
 	}
 }
 
@@ -310,6 +361,10 @@ on_admin(struct admin_call *call, const char *verb, const json_t *args, void *ar
 
 	if (drain_on_admin(m, call, verb, args)) /* it answers, now or later */
 		return;
+	if (strcmp(verb, "upgrade") == 0) { /* likewise */
+		master_upgrade(m, call);
+		return;
+	}
 	if (strcmp(verb, "reload") == 0)
 		answer = reload_on_admin(m, args);
 	else if (!tell_answer(&m->view, verb, args, &answer))
@@ -342,9 +397,27 @@ start_views(struct master *m, char err[LISTEN_ERR_MAX])
 	return rc;
 }
 
-/* An exit code. */
 static int
-master_start(struct master *m)
+start_upgrade(struct master *m, const struct state *inherited)
+{
+	const struct upgrade_conf uc = { .base = daemon_base(m->daemon),
+		.server = m->server,
+		.sessions = m->sessions,
+		.meet = m->meet,
+		.slots = m->slots,
+		.on_failed = on_upgrade_failed,
+		.may_go_on = may_upgrade,
+		.arg = m };
+
+	if (inherited)
+		upgrade_restore(inherited, m->sessions, m->meet, m->slots);
+	listeners_drop_given();
+	return upgrade_new(&uc, inherited, &m->upgrade);
+}
+
+/* An exit code. `inherited`: NULL, or what a predecessor left. */
+static int
+master_start(struct master *m, const struct state *inherited)
 {
 	char err[LISTEN_ERR_MAX] = "";
 	const char *what = "limits";
@@ -379,6 +452,13 @@ master_start(struct master *m)
 		what = "metrics.bind_address, admin_socket";
 		rc = start_views(m, err);
 	}
+	if (rc == 0) {
+		what = "upgrade";
+		rc = start_upgrade(m, inherited);
+	}
+	if (rc == 0) {
+		m->view.upgrades = upgrade_count(m->upgrade);
+	}
 	if (rc == 0)
 		return EXIT_OK;
 	log_error("start", "what=\"%s\" err=\"%s\"", what, err[0] ? err : strerror(-rc));
@@ -392,6 +472,7 @@ master_fini(struct master *m)
 	admin_free(m->admin);
 	if (m->broker && m->sessions)
 		sessions_end_all(m->sessions, END_STOPPED);
+	upgrade_free(m->upgrade);
 	meet_free(m->meet); /* pairs point at slots */
 	slots_free(m->slots);
 	rpc_client_free(m->client); /* the calls in flight still point at the broker's asks */
@@ -412,13 +493,21 @@ int
 proxy_master_run(const struct conf_proxy *conf)
 {
 	struct master m = { .conf = conf };
-	int code;
+	char err[STATE_ERR_MAX];
+	struct state inherited = { 0 };
+	int code, rc = upgrade_inherit(&inherited, err);
 
-	if (daemon_new(on_signal, &m, &m.daemon) < 0) {
-		log_error("start", "what=loop err=\"%s\"", strerror(errno));
+	if (rc < 0 && rc != -ENOENT) {
+		log_error("start", "what=\"state of the predecessor\" err=\"%s\"", err);
 		return EXIT_FAIL;
 	}
-	code = master_start(&m);
+	if (daemon_new(on_signal, &m, &m.daemon) < 0) {
+		log_error("start", "what=loop err=\"%s\"", strerror(errno));
+		state_fini(&inherited);
+		return EXIT_FAIL;
+	}
+	code = master_start(&m, rc == 0 ? &inherited : NULL);
+	state_fini(&inherited);
 	if (code == EXIT_OK)
 		code = daemon_run(m.daemon);
 	master_fini(&m);

@@ -53,6 +53,8 @@ struct master {
 	struct brokering *broker;
 	struct rpc_client *client;
 	struct rpc_server *server;
+	struct upgrade *upgrade;
+	struct admin_call *upgrade_call; /* who waits for its outcome; may be NULL */
 	struct view view;
 	struct show *show;   /* NULL: no metrics.bind_address */
 	struct admin *admin; /* NULL: no admin_socket */

@@ -155,6 +155,48 @@ out:
 	return -ENOMEM;
 }
 
+int
+pairing_restore(struct pairs *all, const struct pair *as, const char *from, const char *to)
+{
+	struct pair *p = pairing_find(all, as->id) ? NULL : calloc(1, sizeof(*p));
+
+	if (!p)
+		return pairing_find(all, as->id) ? -EEXIST : -ENOMEM;
+	*p = (struct pair){ .id = as->id,
+		.since_ms = as->since_ms,
+		.flags = as->flags,
+		.suspect = as->suspect,
+		.state = PAIR_WAITING,
+		.crashes = as->crashes,
+		.last_worker = as->last_worker,
+		.crash_s = as->crash_s };
+	memcpy(p->fd, as->fd, sizeof(p->fd));
+	memcpy(p->pipe_fd, as->pipe_fd, sizeof(p->pipe_fd));
+	memcpy(p->bytes, as->bytes, sizeof(p->bytes));
+	memcpy(p->session, as->session, sizeof(p->session));
+	p->shared_bytes = as->bytes[0] + as->bytes[1];
+	p->pipe_no[0] = p->pipe_no[1] = CHAN_NO_PIPE;
+	p->entered_ms = p->waits_ms = clock_now_ms();
+	HASH_ADD(hh, all->by_id, id, sizeof(p->id), p);
+	if (!p->hh.tbl) { /* HASH_NONFATAL_OOM */
+		free(p);
+		return -ENOMEM;
+	}
+	p->op = quota_restore(all->quota, from, QUOTA_PAIRS);
+	if (!p->op) {
+		HASH_DEL(all->by_id, p);
+		free(p);
+		return -ENOMEM;
+	}
+	p->names = names_new(from, to);
+	p->note = tally_begin(p->session, from, to);
+	all->loose_pipes += (p->pipe_fd[0] >= 0) + (p->pipe_fd[1] >= 0);
+	if (p->id > all->last_id)
+		all->last_id = p->id;
+	TAILQ_INSERT_TAIL(&all->waiting, p, link);
+	return 0;
+}
+
 static void
 pair_leave(struct pairs *all, struct pair *p)
 {

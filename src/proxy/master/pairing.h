@@ -128,6 +128,10 @@ void pairing_kick(struct pair *);
 const char *pairing_from(const struct pair *);
 const char *pairing_to(const struct pair *);
 
+/* WAITING, as it was before an exec: id, since_ms, fd, pipe_fd, bytes, flags, session and what is known of its crashes
+ * are copied from `as`, whose descriptors are given on success only. 0, -EEXIST, -ENOMEM. */
+int pairing_restore(struct pairs *, const struct pair *as, const char *from, const char *to) ATTR_MUST_USE;
+
 /* The only function that changes the state. `slot`: the new owner, for HANDING; else NULL: no change, or none when WAITING. */
 void pairing_enter(struct pairs *, struct pair *, enum pair_state to, struct slot *slot, const char *why);
 

@@ -246,6 +246,24 @@ quota_give(struct quota *q, struct quota_op *op, enum quota_kind kind)
 	op_leave(q, op);
 }
 
+struct quota_op *
+quota_restore(struct quota *q, const char *name, enum quota_kind kind)
+{
+	struct quota_op *op;
+	struct quota_no no;
+
+	if (op_get(q, name, &op, &no) < 0)
+		return NULL;
+	hold(q, op, kind);
+	return op;
+}
+
+const char *
+quota_name(const struct quota_op *op)
+{
+	return op->name;
+}
+
 /* --- requests --- */
 
 static int64_t

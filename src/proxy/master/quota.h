@@ -76,6 +76,11 @@ int quota_take(struct quota *, struct quota_op *, enum quota_kind) ATTR_MUST_USE
 /* Gives back what was held: TOKENS, PARKED, PAIRS. The last one ends the borrowing. */
 void quota_give(struct quota *, struct quota_op *, enum quota_kind);
 
+/* Holds one more whatever the limits say: it was held before the program executed itself anew. The operator, borrowed
+ * while it holds something; NULL when out of memory, or of names. */
+struct quota_op *quota_restore(struct quota *, const char *name, enum quota_kind);
+const char *quota_name(const struct quota_op *);
+
 /* Now and then: forgets those who hold nothing and whose rate is whole again. */
 void quota_tick(struct quota *, int64_t now_ns);
 

@@ -357,6 +357,113 @@ sessions_each(const struct sessions *all, void (*each)(const struct session *, v
 			each(all->by_slot[i], arg);
 }
 
+/* --- over an exec --- */
+
+size_t
+sessions_save(const struct sessions *all, struct session_saved *ret, size_t cap)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < all->n_slots; i++) {
+		const struct session *s = all->by_slot[i];
+		struct session_saved *v;
+		struct toktab_rec rec;
+
+		if (!s || n++ >= cap)
+			continue;
+		v = &ret[n - 1];
+		toktab_get(all->table, s->slot, &rec);
+		*v = (struct session_saved){ .from = s->from,
+			.to = s->to,
+			.parked_fd = s->parked_fd,
+			.first_worker = s->first_worker,
+			.issued_ns = rec.issued_ns,
+			.deadline_ns = rec.deadline_ns,
+			.asked_ns = s->asked_ns };
+		memcpy(v->hash, rec.hash, sizeof(v->hash));
+		memcpy(v->channel, rec.channel, sizeof(v->channel));
+		memcpy(v->id, s->id, sizeof(v->id));
+		memcpy(v->step_ns, s->step_ns, sizeof(v->step_ns));
+	}
+	return n;
+}
+
+/* Its record, and what it holds of the quota. 0, or -errno with nothing held. */
+static int
+session_restore_held(struct session *s, const struct session_saved *v)
+{
+	struct toktab_rec rec = { .parked_fd = -1, .issued_ns = v->issued_ns, .deadline_ns = v->deadline_ns };
+	struct sessions *all = s->all;
+	uint32_t gen;
+	int rc;
+
+	memcpy(rec.hash, v->hash, sizeof(rec.hash));
+	snprintf(rec.from, sizeof(rec.from), "%s", v->from);
+	snprintf(rec.to, sizeof(rec.to), "%s", v->to);
+	memcpy(rec.channel, v->channel, sizeof(rec.channel));
+	s->from = strdup(v->from);
+	s->to = strdup(v->to);
+	s->a = s->from && s->to ? quota_restore(all->quota, v->from, QUOTA_TOKENS) : NULL;
+	if (!s->a)
+		return -ENOMEM;
+	rc = toktab_issue(all->table, &rec, &s->slot, &gen);
+	if (rc < 0)
+		quota_give(all->quota, s->a, QUOTA_TOKENS);
+	return rc;
+}
+
+int
+session_restore(struct sessions *all, const struct session_saved *v)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	int rc, fd = v->parked_fd;
+
+	if (!s) {
+		fd_close(&fd);
+		return -ENOMEM;
+	}
+	*s = (struct session){ .all = all,
+		.parked_fd = -1,
+		.first_worker = v->first_worker,
+		.asked_ns = v->asked_ns,
+		.deadline_ns = v->deadline_ns };
+	memcpy(s->id, v->id, sizeof(s->id));
+	memcpy(s->step_ns, v->step_ns, sizeof(s->step_ns));
+	rc = session_restore_held(s, v);
+	if (rc < 0) {
+		fd_close(&fd);
+		session_free(s);
+		return rc;
+	}
+	s->note = tally_begin(s->id, s->from, s->to);
+	all->by_slot[s->slot] = s;
+	arm_expiry(all);
+	if (fd < 0)
+		return 0;
+	rc = park_add(all->park, fd, s->slot);
+	if (rc < 0) {
+		fd_close(&fd);
+		session_end(s, END_INTERNAL);
+		return rc;
+	}
+	/* not by session_park(): no limit of now undoes what was parked before */
+	BUG_ON(quota_restore(all->quota, s->from, QUOTA_PARKED) != s->a);
+	s->parked_fd = fd;
+	session_enter(s, SESSION_PARKED);
+	return 0;
+}
+
+void
+sessions_end_asked(struct sessions *all, enum end_reason reason)
+{
+	size_t i;
+
+	for (i = 0; i < all->n_slots; i++)
+		if (all->by_slot[i] && all->by_slot[i]->ask)
+			session_end(all->by_slot[i], reason);
+	arm_expiry(all);
+}
+
 int64_t
 sessions_retry_ms(const struct sessions *all)
 {

@@ -96,6 +96,24 @@ void session_step(struct session *, enum broker_step, const char *more);
 
 /* Calls `each` for every live one (ISSUED, PARKED); it must not change them. */
 void sessions_each(const struct sessions *, void (*each)(const struct session *, void *arg), void *arg);
+/* What of a live session goes over an exec; texts are borrowed. */
+struct session_saved {
+	char id[SESSION_ID_MAX];
+	const char *from, *to;
+	char channel[TOKTAB_NAME_MAX];
+	uint8_t hash[32];
+	int parked_fd; /* -1: ISSUED */
+	unsigned first_worker;
+	int64_t issued_ns, deadline_ns, asked_ns; /* CLOCK_MONOTONIC */
+	int64_t step_ns[BROKER_STEP_MAX];
+};
+/* Up to `cap` into `ret`, until the next change. How many there are. */
+size_t sessions_save(const struct sessions *, struct session_saved *ret, size_t cap);
+/* A record again, ISSUED or PARKED; nobody waits for an answer. The socket is given, also on failure. 0 or -errno. */
+int session_restore(struct sessions *, const struct session_saved *) ATTR_MUST_USE;
+
+/* Ends those whose A still waits for its answer, which is owed then as in sessions_on_end. */
+void sessions_end_asked(struct sessions *, enum end_reason);
 
 /* Milliseconds until the next token expires, for a retry hint; at least 1. */
 int64_t sessions_retry_ms(const struct sessions *);

@@ -110,6 +110,7 @@ struct slots {
 	bool is_stopping; /* no process is started any more */
 	bool was_empty;   /* on_empty was called */
 	struct slots_past past;
+	bool is_held; /* slots_hold() */
 	struct slot slots[SLOTS_MAX];
 };
 
@@ -152,7 +153,7 @@ slot_drain(struct slot *s)
 {
 	struct chan_msg m = { .type = CHAN_DRAIN };
 
-	slot_enter(s, SLOT_DRAINING, "fewer workers");
+	slot_enter(s, SLOT_DRAINING, s->slots->is_held ? "upgrade" : "fewer workers");
 	log_info("worker_drains", "worker=%u pid=%d gen=%u", s->no, (int)s->pid, s->gen);
 	slot_post(s, &m, -1);
 }
@@ -172,7 +173,7 @@ on_ready_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
 	log_info("worker_ready", "worker=%u pid=%d gen=%u ms=%lld", s->no, (int)s->pid, s->gen,
 	    (long long)(clock_now_ms() - s->started_ms));
 	p->ops->on_serving(s, p->arg);
-	if (s->no >= p->conf.workers)
+	if (p->is_held || s->no >= p->conf.workers)
 		slot_drain(s);
 	for (i = 0; i < p->conf.workers; i++)
 		if (p->slots[i].state != SLOT_SERVING)
@@ -444,7 +445,7 @@ slot_reaped(struct slot *s, int status)
 	s->pid = 0;
 	slot_fini(s);
 	slot_enter(s, SLOT_IDLE, "exited");
-	if (p->is_stopping || s->no >= p->conf.workers)
+	if (p->is_stopping || p->is_held || s->no >= p->conf.workers)
 		return;
 	if (is_wanted) { /* more workers again, meanwhile */
 		slot_start(s);
@@ -578,6 +579,38 @@ slots_apply(struct slots *p, const struct chan_settings *settings, unsigned work
 		if (s->state == SLOT_SERVING && i >= workers)
 			slot_drain(s);
 	}
+}
+
+void
+slots_hold(struct slots *p, bool on)
+{
+	unsigned i;
+
+	if (p->is_stopping || p->is_held == on)
+		return;
+	p->is_held = on;
+	for (i = 0; i < p->n_used; i++) {
+		struct slot *s = &p->slots[i];
+
+		if (on && s->state == SLOT_IDLE)
+			evtimer_del(s->timer);
+		else if (on && s->state == SLOT_SERVING)
+			slot_drain(s);
+		else if (!on && s->state == SLOT_IDLE && i < p->conf.workers)
+			slot_start(s);
+	}
+}
+
+size_t
+slots_left(const struct slots *p, pid_t *ret, size_t cap)
+{
+	size_t n = 0;
+	unsigned i;
+
+	for (i = 0; i < p->n_used; i++)
+		if (p->slots[i].pid > 0 && n++ < cap)
+			ret[n - 1] = p->slots[i].pid;
+	return n;
 }
 
 void
@@ -734,6 +767,20 @@ slots_view(const struct slots *p, unsigned i, struct slot_view *ret)
 		.stats = s->stats,
 		.ledger = s->ledger,
 	};
+}
+
+void
+slots_past_each(struct slots *p, void (*each)(const char *name, uint64_t *value, void *arg), void *arg)
+{
+	char key[64];
+
+	each("restarts", &p->past.restarts, arg);
+	each("accepted", &p->past.accepted, arg);
+	each("accept_errors", &p->past.accept_errors, arg);
+	for (int i = 0; i < END_REASON_MAX; i++) {
+		snprintf(key, sizeof(key), "refused_%s", end_reason_word((enum end_reason)i));
+		each(key, &p->past.refused[i], arg);
+	}
 }
 
 const struct slots_past *

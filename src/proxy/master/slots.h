@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "hyper/base/attr.h"
 #include "hyper/net/listen.h"
@@ -67,6 +68,12 @@ void slots_reap(struct slots *);
  * no more, and stop once they have nothing left (the pairs' owner moves them away, hand.h). */
 void slots_apply(struct slots *, const struct chan_settings *, unsigned workers);
 
+/* Before an exec of ourselves: while on, no process is started, and each accepts no more, comes to its end and exits once
+ * its pairs are away. Off: everything goes on with new processes. Nothing while it stops. */
+void slots_hold(struct slots *, bool on);
+/* Processes that are there; up to `cap` of their pids into `ret`. */
+size_t slots_left(const struct slots *, pid_t *ret, size_t cap);
+
 /* STOP to all, SIGKILL after POOL_STOP_MS, at once with `now`. on_empty follows, from
  * the loop or, without any process, before this returns. */
 #define POOL_STOP_MS 2000
@@ -98,6 +105,8 @@ struct slots_past {
 	uint64_t refused[END_REASON_MAX];
 };
 const struct slots_past *slots_past(const struct slots *);
+/* As tally_each(). */
+void slots_past_each(struct slots *, void (*each)(const char *name, uint64_t *value, void *arg), void *arg);
 
 /* Number of the slot in all logs, and its generation. */
 unsigned slot_no(const struct slot *);

@@ -129,3 +129,40 @@ tally_note(unsigned i)
 {
 	return i < TALLY_NOTES && i < last_ref ? &notes[(last_ref - i) % TALLY_NOTES] : NULL;
 }
+
+/* --- over an exec --- */
+
+static void
+hist_each(const char *name, struct metrics_hist *h, void (*each)(const char *, uint64_t *, void *), void *arg)
+{
+	uint64_t micros = (uint64_t)(h->sum * 1e6);
+	char key[64];
+
+	for (int i = 0; i <= METRICS_BUCKETS; i++) {
+		snprintf(key, sizeof(key), "%s_bucket_%d", name, i);
+		each(key, &h->bucket[i], arg);
+	}
+	snprintf(key, sizeof(key), "%s_micros", name);
+	each(key, &micros, arg);
+	h->sum = (double)micros / 1e6;
+}
+
+void
+tally_each(void (*each)(const char *name, uint64_t *value, void *arg), void *arg)
+{
+	char key[64];
+
+	for (int i = 0; i < END_REASON_MAX; i++) {
+		snprintf(key, sizeof(key), "brokerings_%s", end_reason_word((enum end_reason)i));
+		each(key, &counts.brokerings[i], arg);
+		snprintf(key, sizeof(key), "pairs_%s", end_reason_word((enum end_reason)i));
+		each(key, &counts.pairs[i], arg);
+	}
+	each("paired", &counts.brokerings[END_REASON_MAX], arg);
+	each("bytes_ab", &counts.bytes[0], arg);
+	each("bytes_ba", &counts.bytes[1], arg);
+	each("reloads", &counts.reloads, arg);
+	each("reloads_failed", &counts.reloads_failed, arg);
+	hist_each("wait", &counts.wait, each, arg);
+	hist_each("duration", &counts.duration, each, arg);
+}

@@ -51,6 +51,9 @@ void tally_paired(uint64_t ref, int64_t wait_ns);
 void tally_ended(uint64_t ref, enum end_reason, const uint64_t bytes[2], int64_t ms);
 void tally_reload(bool ok);
 
+/* Calls `each` for every counter with a name that stays; it may set it: counters outlive the program (state.h). */
+void tally_each(void (*each)(const char *name, uint64_t *value, void *arg), void *arg);
+
 /* The i-th newest note, 0 the newest; NULL beyond the last. Borrowed until the next call that writes. */
 const struct tally_note *tally_note(unsigned i);
 

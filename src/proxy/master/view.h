@@ -23,6 +23,7 @@ struct view { /* all borrowed; filled in by master.c */
 	const char *endpoint;
 	size_t max_pairs; /* of all workers */
 	int64_t start_ms;
+	uint64_t upgrades; /* so often it was executed anew */
 	const char *state; /* "starting", "serving", "draining", "stopping" */
 };
 

@@ -494,6 +494,15 @@ toktab_find(const struct toktab *t, const uint8_t hash[32], int64_t now_ns, stru
 	return r;
 }
 
+void
+toktab_get(const struct toktab *t, uint32_t slot, struct toktab_rec *ret)
+{
+	struct toktab_body b = body_of(t, slot);
+
+	BUG_ON(!t->heap || b.state == TOKTAB_FREE);
+	rec_from_body(slot, &b, ret);
+}
+
 bool
 toktab_expired(struct toktab *t, int64_t now_ns, struct toktab_rec *ret)
 {
