@@ -34,7 +34,7 @@ struct sd {
 	struct book *book;
 	struct rpc_server *server;
 	struct event *end_ev;
-	struct show *show; /* NULL: no metrics.bind_address */
+	struct sd_show *show; /* NULL: no metrics.bind_address */
 	uint64_t calls[API_METHODS];
 };
 
@@ -105,7 +105,7 @@ sd_open(struct sd *sd, const struct conf_sd *conf)
 		log_error("start_failed", "err=\"%s\"", why);
 		return EXIT_FAIL;
 	}
-	if (conf->metrics && show_new(daemon_base(sd->daemon), conf, sd->book, sd->calls, &sd->show, why) < 0) {
+	if (conf->metrics && sd_show_new(daemon_base(sd->daemon), conf, sd->book, sd->calls, &sd->show, why) < 0) {
 		log_error("start_failed", "what=metrics.bind_address err=\"%s\"", why);
 		return EXIT_FAIL;
 	}
@@ -122,10 +122,10 @@ sd_run(const struct conf_sd *conf)
 	code = sd_open(&sd, conf);
 	if (code == EXIT_OK) {
 		daemon_ready("jsonrpc_port=%u metrics_port=%u records=%zu store=%s", rpc_server_port(sd.server),
-		    show_port(sd.show), book_length(sd.book), conf->store_path);
+		    sd_show_port(sd.show), book_length(sd.book), conf->store_path);
 		code = daemon_run(sd.daemon);
 	}
-	show_free(sd.show);
+	sd_show_free(sd.show);
 	rpc_server_free(sd.server);
 	if (sd.end_ev)
 		event_free(sd.end_ev);

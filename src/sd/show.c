@@ -14,7 +14,7 @@
 #include "hyper/net/metrics.h"
 #include "hyper/wire/json.h"
 
-struct show {
+struct sd_show {
 	const struct conf_sd *conf;
 	struct book *book;
 	const uint64_t *calls;
@@ -24,7 +24,7 @@ struct show {
 };
 
 static uint64_t
-calls_sum(const struct show *s)
+calls_sum(const struct sd_show *s)
 {
 	uint64_t n = 0;
 
@@ -36,7 +36,7 @@ calls_sum(const struct show *s)
 static void
 sample(double *ret, void *arg)
 {
-	struct show *s = arg;
+	struct sd_show *s = arg;
 	int64_t now = clock_now_ms(), ms = now - s->last_ms;
 	uint64_t calls = calls_sum(s);
 
@@ -51,7 +51,7 @@ sample(double *ret, void *arg)
 static json_t *
 tiles(void *arg)
 {
-	struct show *s = arg;
+	struct sd_show *s = arg;
 	json_t *list = json_array();
 
 	json_array_append_new(list, status_tile("records", json_integer((json_int_t)book_length(s->book)), "", ""));
@@ -68,7 +68,7 @@ tables(void *arg)
 {
 	static const char *const methods[] = { "method", "requests|", NULL };
 	static const char *const tip[] = { "hash", "created", NULL };
-	struct show *s = arg;
+	struct sd_show *s = arg;
 	json_t *list = json_array(), *rows = json_array();
 	const json_t *last = book_tip(s->book);
 	const char *created = last ? json_str(last, "created_at") : NULL;
@@ -94,7 +94,7 @@ metrics(struct evbuffer *out, void *arg)
 		"Requests to the service directory by method." };
 	static const struct metrics_family poisoned = { "hyper_directory_store_poisoned", METRICS_GAUGE,
 		"1 when a write failed and the process is about to end." };
-	struct show *s = arg;
+	struct sd_show *s = arg;
 	char label[64];
 
 	metrics_begin(out, &records);
@@ -114,7 +114,7 @@ metrics(struct evbuffer *out, void *arg)
 static const char *
 state(struct status_reasons *why, void *arg)
 {
-	struct show *s = arg;
+	struct sd_show *s = arg;
 
 	if (!book_is_poisoned(s->book))
 		return "serving";
@@ -125,8 +125,8 @@ state(struct status_reasons *why, void *arg)
 static const struct status_series series[] = { { "requests", "Requests", "/s" }, { "records", "Records", "" } };
 
 int
-show_new(struct event_base *base, const struct conf_sd *conf, struct book *book, const uint64_t calls[API_METHODS],
-    struct show **ret, char err[STATUS_ERR_MAX])
+sd_show_new(struct event_base *base, const struct conf_sd *conf, struct book *book, const uint64_t calls[API_METHODS],
+    struct sd_show **ret, char err[STATUS_ERR_MAX])
 {
 	struct status_conf sc = { .program = "sd",
 		.name = "service directory",
@@ -137,7 +137,7 @@ show_new(struct event_base *base, const struct conf_sd *conf, struct book *book,
 		.tables = tables,
 		.metrics = metrics,
 		.state = state };
-	struct show *s = calloc(1, sizeof(*s));
+	struct sd_show *s = calloc(1, sizeof(*s));
 	int rc;
 
 	snprintf(err, STATUS_ERR_MAX, "out of memory");
@@ -157,7 +157,7 @@ show_new(struct event_base *base, const struct conf_sd *conf, struct book *book,
 }
 
 void
-show_free(struct show *s)
+sd_show_free(struct sd_show *s)
 {
 	if (!s)
 		return;
@@ -166,7 +166,7 @@ show_free(struct show *s)
 }
 
 unsigned
-show_port(const struct show *s)
+sd_show_port(const struct sd_show *s)
 {
 	return s ? status_port(s->status) : 0;
 }

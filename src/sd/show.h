@@ -9,13 +9,13 @@
 #include "hyper/settings/conf.h"
 #include "sd/api.h"
 
-struct show;
+struct sd_show;
 
-/* `conf` (with metrics), `book` and `calls` are borrowed until show_free(). As status_new(). */
-int show_new(struct event_base *, const struct conf_sd *conf, struct book *book, const uint64_t calls[API_METHODS],
-    struct show **ret, char err[STATUS_ERR_MAX]) ATTR_MUST_USE;
+/* `conf` (with metrics), `book` and `calls` are borrowed until sd_show_free(). As status_new(). */
+int sd_show_new(struct event_base *, const struct conf_sd *conf, struct book *book, const uint64_t calls[API_METHODS],
+    struct sd_show **ret, char err[STATUS_ERR_MAX]) ATTR_MUST_USE;
 /* NULL is fine, here and below. */
-void show_free(struct show *);
-unsigned show_port(const struct show *); /* 0 without one */
+void sd_show_free(struct sd_show *);
+unsigned sd_show_port(const struct sd_show *); /* 0 without one */
 
 #endif
