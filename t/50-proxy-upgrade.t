@@ -5,6 +5,7 @@ use warnings;
 use ChaosTest;
 use File::Copy qw(copy move);
 use HyperTest;
+use POSIX ();
 use ProxyTest;
 use Test::More;
 use Time::HiRes qw(time);
@@ -143,4 +144,54 @@ $pid = $p->{d}->pid;
 }
 
 is($p->{d}->stop, 0, 'it stops cleanly');
+
+# Bytes that are in a worker's memory and that nobody takes: that pair stays with its old worker
+{
+	$p = storm_proxy(workers => 2, program => $program, hyper => undef, more => 'copy_mode = true;');
+	my ($a, $b, $s) = $p->pair;
+	my ($c, $d) = $p->pair;
+	my $much = join '', map { pack 'N', $_ } 1 .. 4_000_000;
+	my $writer = fork // die "fork: $!";
+	if (!$writer) {
+		send_all($a, $much);
+		shutdown $a, 1;
+		POSIX::_exit(0);
+	}
+	wait_until { ProxyTest::is_blocked($writer) } or die 'the writer does not wait';
+	upgrade('an old worker stays');
+	is($p->{d}->count_log(qr/ upgraded .* old_workers=1 /), 1, 'one old worker stays');
+	joined($c, $d, 'the other pair went on');
+	my ($got, $how) = read_to_end($b, 30);
+	ok($got eq $much, 'every byte through the old worker') or diag(length $got);
+	is($how, 'eof', 'and the end');
+	waitpid $writer, 0;
+	close $_ for $a, $b;
+	isnt($p->{d}->wait_log(qr/ info old_worker_exited .*left=0/), undef, 'then it exits, and is reaped');
+	# one more, for the stop to end
+	($a, $b) = $p->pair;
+	$writer = fork // die "fork: $!";
+	if (!$writer) {
+		send_all($a, $much);
+		POSIX::_exit(0);
+	}
+	wait_until { ProxyTest::is_blocked($writer) } or die 'the writer does not wait';
+	upgrade('an old worker stays again');
+	$p->{d}->signal('INT');
+	is($p->{d}->wait_exit(10), 0, 'a stop ends old workers, too');
+	close $_ for $a, $b, $c, $d;
+	kill 'KILL', $writer;
+	waitpid $writer, 0;
+}
+
+# A worker that stands still is killed first; its pairs go on
+{
+	$p = storm_proxy(workers => 2, program => $program, hyper => undef);
+	my ($a, $b) = $p->pair(workers => [ 0, 1 ]);
+	joined($a, $b, 'before its worker stands still');
+	kill 'STOP', $p->worker_pid(1);
+	upgrade('a worker that stands still');
+	joined($a, $b, 'a worker that stands still: the pair went on');
+	close $_ for $a, $b;
+	is($p->{d}->stop, 0, 'it stops cleanly');
+}
 hyper_done();

@@ -429,7 +429,9 @@ tick_draining(struct upgrade *u, int64_t ms)
 {
 	bool is_still = slots_left(u->conf.slots, NULL, 0) == 0;
 
-	hand_empty(meet_pairs(u->conf.meet));
+	/* who stayed is asked again and again; after the deadline nobody is, so that all answers have come */
+	if (ms < DRAIN_MS)
+		hand_empty(meet_pairs(u->conf.meet));
 	if (is_still && (rpc_server_is_quiet(u->conf.server) || ms >= DRAIN_MS))
 		upgrade_exec(u);
 	else if (ms >= DRAIN_MS && !is_between(u))
