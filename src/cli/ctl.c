@@ -42,7 +42,7 @@ ask(char *socket, int code, const char *verb, json_t *args, int64_t timeout_ms, 
 		fprintf(stderr,
 		    "%s: the settings have no admin_socket: add one such as \"/run/hyper/proxy/admin.sock\", restart\n",
 		    me());
-		code = EXIT_SETTINGS;
+		code = EXIT_UNAVAILABLE;
 	} else if (code == EXIT_OK && admin_ask(socket, verb, args, timeout_ms, ret, err) < 0) {
 		fprintf(stderr, "%s: %s\n", me(), err);
 		code = EXIT_UNAVAILABLE;

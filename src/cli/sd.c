@@ -5,8 +5,10 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/cmd.h"
+#include "cli/ctl.h"
 #include "hyper/base/daemon.h"
 #include "hyper/base/log.h"
 #include "hyper/sd/sd.h"
@@ -51,9 +53,25 @@ sd_verb_check(const struct cmd_args *args)
 	return code;
 }
 
+static int
+sd_verb_reload(const struct cmd_args *args)
+{
+	struct conf_sd *conf = NULL;
+	int code = sd_load(&conf);
+	char *path = conf && conf->admin_socket ? strdup(conf->admin_socket) : NULL;
+
+	(void)args;
+	conf_sd_free(conf);
+	return ctl_reload(path, code, false);
+}
+
 static const struct cmd sd_cmds[] = {
 	{ .words = "run", .args = "", .help = "run the service directory", .run = sd_verb_run },
 	{ .words = "check", .args = "", .help = "check the settings only: exit status 0 or 78", .run = sd_verb_check },
+	{ .words = "reload",
+	    .args = "",
+	    .help = "have the running directory read its settings again, print what changed",
+	    .run = sd_verb_reload },
 };
 
 int

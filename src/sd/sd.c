@@ -17,19 +17,25 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <event2/event.h>
 
 #include "hyper/base/daemon.h"
 #include "hyper/base/log.h"
+#include "hyper/net/admin.h"
 #include "hyper/net/rpcserver.h"
 #include "sd/api.h"
 #include "sd/book.h"
+#include "sd/reload.h"
 #include "sd/show.h"
 
 #define POISON_GRACE_MS 300 /* for the answer to leave */
 
 struct sd {
+	const struct conf_sd *conf; /* in use: the start's (borrowed) or `own` */
+	struct conf_sd *own;        /* of the last reload; NULL before the first */
+	struct admin *admin;        /* NULL: no admin_socket */
 	struct daemon *daemon;
 	struct book *book;
 	struct rpc_server *server;
@@ -37,6 +43,32 @@ struct sd {
 	struct sd_show *show; /* NULL: no metrics.bind_address */
 	uint64_t calls[API_METHODS];
 };
+
+/* As sd_reload(). */
+static json_t *
+reload(struct sd *sd, bool dry)
+{
+	struct conf_sd *fresh = NULL;
+	json_t *report = sd_reload(sd->conf, sd->server, dry, &fresh);
+
+	if (fresh) {
+		sd_show_apply(sd->show, fresh);
+		conf_sd_free(sd->own);
+		sd->conf = sd->own = fresh;
+	}
+	return report;
+}
+
+static void
+on_admin(struct admin_call *call, const char *verb, const json_t *args, void *arg)
+{
+	struct sd *sd = arg;
+
+	if (strcmp(verb, "reload") == 0)
+		admin_answer(call, reload(sd, json_is_true(json_object_get(args, "dry"))));
+	else
+		admin_answer(call, admin_error("this service directory knows no verb %s", verb));
+}
 
 static void
 on_signal(enum daemon_signal sig, void *arg)
@@ -49,7 +81,7 @@ on_signal(enum daemon_signal sig, void *arg)
 		log_info("stopping", "records=%zu", book_length(sd->book));
 		daemon_stop(sd->daemon, EXIT_OK);
 		break;
-	case DAEMON_RELOAD: log_info("reload_ignored", "note=\"restart sd to apply changed settings\""); break;
+	case DAEMON_RELOAD: json_decref(reload(sd, false)); break;
 	case DAEMON_REOPEN:
 	case DAEMON_UPGRADE:
 	case DAEMON_CHILD: break;
@@ -109,13 +141,18 @@ sd_open(struct sd *sd, const struct conf_sd *conf)
 		log_error("start_failed", "what=metrics.bind_address err=\"%s\"", why);
 		return EXIT_FAIL;
 	}
+	if (conf->admin_socket &&
+	    admin_new(daemon_base(sd->daemon), conf->admin_socket, on_admin, sd, &sd->admin, why) < 0) {
+		log_error("start_failed", "err=\"%s\"", why);
+		return EXIT_FAIL;
+	}
 	return EXIT_OK;
 }
 
 int
 sd_run(const struct conf_sd *conf)
 {
-	struct sd sd = { 0 };
+	struct sd sd = { .conf = conf };
 	int code;
 
 	ignore_file_size_signal();
@@ -129,7 +166,9 @@ sd_run(const struct conf_sd *conf)
 	rpc_server_free(sd.server);
 	if (sd.end_ev)
 		event_free(sd.end_ev);
+	admin_free(sd.admin);
 	daemon_free(sd.daemon);
+	conf_sd_free(sd.own);
 	book_close(sd.book);
 	log_info("stopped", "exit=%d", code);
 	return code;

@@ -157,6 +157,13 @@ sd_show_new(struct event_base *base, const struct conf_sd *conf, struct book *bo
 }
 
 void
+sd_show_apply(struct sd_show *s, const struct conf_sd *conf)
+{
+	if (s)
+		s->conf = conf;
+}
+
+void
 sd_show_free(struct sd_show *s)
 {
 	if (!s)

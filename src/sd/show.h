@@ -14,7 +14,8 @@ struct sd_show;
 /* `conf` (with metrics), `book` and `calls` are borrowed until sd_show_free(). As status_new(). */
 int sd_show_new(struct event_base *, const struct conf_sd *conf, struct book *book, const uint64_t calls[API_METHODS],
     struct sd_show **ret, char err[STATUS_ERR_MAX]) ATTR_MUST_USE;
-/* NULL is fine, here and below. */
+/* A reload: `conf` is borrowed instead. NULL is fine, here and below. */
+void sd_show_apply(struct sd_show *, const struct conf_sd *conf);
 void sd_show_free(struct sd_show *);
 unsigned sd_show_port(const struct sd_show *); /* 0 without one */
 

@@ -198,9 +198,9 @@ static const struct cfg_option metrics_dropped[] = {
 #define DATASTORE(what) { .key = "datastore", .type = CFG_T_REFUSED, .help = (what) }
 #define CAS(s) \
 	{ .key = "ca_certificate_files", .type = CFG_T_FILE, .is_list = true, .is_required = true, \
-	  AT(s, ca_certificate_files), .help = "Roots that the signatures of records are verified against." }, \
+	  AT(s, ca_certificate_files), .needs_restart = true, .help = "Roots that the signatures of records are verified against." }, \
 	{ .key = "ca_intermediate_certificate_files", .type = CFG_T_FILE, .is_list = true, \
-	  AT(s, ca_intermediate_certificate_files), .help = "Certificates between a root and the signers." }
+	  AT(s, ca_intermediate_certificate_files), .needs_restart = true, .help = "Certificates between a root and the signers." }
 
 /* ---- hyper, protocol.md 8.2 ---- */
 
