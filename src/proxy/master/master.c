@@ -365,7 +365,9 @@ on_admin(struct admin_call *call, const char *verb, const json_t *args, void *ar
 		master_upgrade(m, call);
 		return;
 	}
-	if (strcmp(verb, "reload") == 0)
+	if (strcmp(verb, "reload") == 0 && upgrade_is_running(m->upgrade))
+		answer = admin_error("an upgrade is under way: ask again when it is done");
+	else if (strcmp(verb, "reload") == 0)
 		answer = reload_on_admin(m, args);
 	else if (!tell_answer(&m->view, verb, args, &answer))
 		answer = admin_error("this proxy knows no verb %s", verb);
