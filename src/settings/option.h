@@ -93,6 +93,7 @@ struct cfg_program {
 	const struct cfg_option *options;
 	size_t alloc;
 	cfg_check check;
+	bool reads_once; /* it has no reload yet */
 };
 extern const struct cfg_program cfg_hyper, cfg_sd, cfg_proxy;
 

@@ -347,7 +347,7 @@ static const struct cfg_option hyper[] = {
 	END
 };
 
-const struct cfg_program cfg_hyper = { "hyper", "HYPER_SETTINGS", hyper, sizeof(struct conf_hyper), check_hyper };
+const struct cfg_program cfg_hyper = { "hyper", "HYPER_SETTINGS", hyper, sizeof(struct conf_hyper), check_hyper, true };
 
 /* ---- sd, protocol.md 8.3 ---- */
 
@@ -378,7 +378,7 @@ static const struct cfg_option sd[] = {
 	END
 };
 
-const struct cfg_program cfg_sd = { "sd", "SD_SETTINGS", sd, sizeof(struct conf_sd), NULL };
+const struct cfg_program cfg_sd = { "sd", "SD_SETTINGS", sd, sizeof(struct conf_sd), NULL, false };
 
 /* ---- proxy, protocol.md 8.4 ---- */
 
@@ -483,5 +483,5 @@ static const struct cfg_option proxy[] = {
 	END
 };
 
-const struct cfg_program cfg_proxy = { "proxy", "PROXY_SETTINGS", proxy, sizeof(struct conf_proxy), NULL };
+const struct cfg_program cfg_proxy = { "proxy", "PROXY_SETTINGS", proxy, sizeof(struct conf_proxy), NULL, false };
 /* clang-format on */
