@@ -8,7 +8,7 @@ use warnings;
 use Exporter 'import';
 use HyperTest;
 
-our @EXPORT = qw(peer relay_start relay_stop relay_names relay_pids relay_args);
+our @EXPORT = qw(peer relay_start relay_stop relay_pids relay_args);
 
 my $n;
 

@@ -133,6 +133,20 @@ sub report_table {
 	return;
 }
 
+sub report_attack {
+	my ($names, $got) = @_;
+	keep('attack', $got);
+	my $quiet = $median{attack}{ $names->[0] };
+	print "\n## Pairing of the others under attack\n\n200 pairs a second with requestConnection, default settings; a pair that fails ends the run. The attacker runs at nice 19.\n\n",
+	    head('attack', 'pairs/s', 'p50 us', 'ratio', 'p99 us', 'ratio', 'CPU us/pair, the attack\'s included');
+	for my $who (@$names) {
+		my $m = $median{attack}{$who};
+		$worst_attack = $who if $who ne $names->[0] && (!defined $worst_attack || $m->{p99_us} > $median{attack}{$worst_attack}{p99_us});
+		print row($who, fmt('%.0f', $m->{per_s}), map({ (fmt('%.0f', $m->{$_}), ratio($m->{$_}, $quiet->{$_})) } qw(p50_us p99_us)), fmt('%.0f', $m->{cpu_us_per_pair}));
+	}
+	return;
+}
+
 # --- targets ---
 
 sub of { my ($name, $who, $figure) = @_; return exists $median{$name} && $median{$name}{$who} ? $median{$name}{$who}{$figure} : undef }
