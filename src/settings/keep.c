@@ -145,20 +145,38 @@ keep_table(const struct cfg_option *o, void *to, const void *from)
 	return rc;
 }
 
-int
-settings_keep_hyper(struct conf_hyper *to, const struct conf_hyper *from)
+/* 0, or -ENOMEM with nothing said. */
+static int
+carry(const struct cfg_program *p, void *to, const void *from, settings_on_change each, void *arg)
 {
-	return keep_table(cfg_hyper.options, to, from);
+	struct settings_values before = { 0 }, after = { 0 };
+	int rc = cfg_values(p, from, &before);
+
+	if (rc == 0)
+		rc = cfg_values(p, to, &after);
+	if (rc == 0)
+		rc = keep_table(p->options, to, from);
+	if (rc == 0)
+		settings_diff(&before, &after, each, arg);
+	settings_values_free(&before);
+	settings_values_free(&after);
+	return rc;
 }
 
 int
-settings_keep_sd(struct conf_sd *to, const struct conf_sd *from)
+settings_carry_hyper(struct conf_hyper *to, const struct conf_hyper *from, settings_on_change each, void *arg)
 {
-	return keep_table(cfg_sd.options, to, from);
+	return carry(&cfg_hyper, to, from, each, arg);
 }
 
 int
-settings_keep_proxy(struct conf_proxy *to, const struct conf_proxy *from)
+settings_carry_sd(struct conf_sd *to, const struct conf_sd *from, settings_on_change each, void *arg)
 {
-	return keep_table(cfg_proxy.options, to, from);
+	return carry(&cfg_sd, to, from, each, arg);
+}
+
+int
+settings_carry_proxy(struct conf_proxy *to, const struct conf_proxy *from, settings_on_change each, void *arg)
+{
+	return carry(&cfg_proxy, to, from, each, arg);
 }

@@ -116,6 +116,9 @@ void cfg_say(struct cfg_apply *, const struct cfg_place *, const char *key, cons
  * fault, else -EINVAL or -ENOMEM with *ret untouched. */
 int cfg_apply(const struct cfg_program *, struct cfg_node *root, struct cfg_errors *, void **ret) ATTR_MUST_USE;
 
+/* What settings_values_*() does (values.c). */
+int cfg_values(const struct cfg_program *, const void *conf, struct settings_values *ret) ATTR_MUST_USE;
+
 /* Frees all that the table's rows own, and `base`. NULL is fine. */
 void cfg_release(const struct cfg_program *, void *base);
 

@@ -162,8 +162,8 @@ walk_table(struct walk *w, const struct cfg_option *o, const void *base, const c
 	}
 }
 
-static int
-values(const struct cfg_program *p, const void *conf, struct settings_values *ret)
+int
+cfg_values(const struct cfg_program *p, const void *conf, struct settings_values *ret)
 {
 	struct settings_values found = { 0 };
 	struct walk w = { .out = &found };
@@ -180,19 +180,19 @@ values(const struct cfg_program *p, const void *conf, struct settings_values *re
 int
 settings_values_hyper(const struct conf_hyper *conf, struct settings_values *ret)
 {
-	return values(&cfg_hyper, conf, ret);
+	return cfg_values(&cfg_hyper, conf, ret);
 }
 
 int
 settings_values_sd(const struct conf_sd *conf, struct settings_values *ret)
 {
-	return values(&cfg_sd, conf, ret);
+	return cfg_values(&cfg_sd, conf, ret);
 }
 
 int
 settings_values_proxy(const struct conf_proxy *conf, struct settings_values *ret)
 {
-	return values(&cfg_proxy, conf, ret);
+	return cfg_values(&cfg_proxy, conf, ret);
 }
 
 void

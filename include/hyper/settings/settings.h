@@ -61,10 +61,13 @@ typedef void (*settings_on_change)(const char *key, const char *before, const ch
 void settings_diff(
     const struct settings_values *before, const struct settings_values *after, settings_on_change each, void *arg);
 
-/* For a reload: the values that only a restart applies, copied from the settings in use. 0, or -ENOMEM: `to`
- * is of no use then but to be freed. */
-int settings_keep_hyper(struct conf_hyper *to, const struct conf_hyper *from) ATTR_MUST_USE;
-int settings_keep_sd(struct conf_sd *to, const struct conf_sd *from) ATTR_MUST_USE;
-int settings_keep_proxy(struct conf_proxy *to, const struct conf_proxy *from) ATTR_MUST_USE;
+/* For a reload: says in which values `to` differs from the settings in use, then copies from those what only a
+ * restart applies. 0, or -ENOMEM: nothing was said, and `to` is of no use but to be freed. */
+int settings_carry_hyper(
+    struct conf_hyper *to, const struct conf_hyper *in_use, settings_on_change each, void *arg) ATTR_MUST_USE;
+int
+settings_carry_sd(struct conf_sd *to, const struct conf_sd *in_use, settings_on_change each, void *arg) ATTR_MUST_USE;
+int settings_carry_proxy(
+    struct conf_proxy *to, const struct conf_proxy *in_use, settings_on_change each, void *arg) ATTR_MUST_USE;
 
 #endif

@@ -17,12 +17,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 
-#include "hyper/base/clock.h"
-#include "hyper/base/log.h"
 #include "hyper/net/admin.h"
+#include "hyper/net/reload.h"
 #include "hyper/settings/settings.h"
 #include "proxy/master/derive.h"
 #include "proxy/master/master.h"
@@ -34,7 +32,7 @@ struct next {
 	struct limits limits;
 	struct rpc_client *client;
 	struct rpc_server_next *server;
-	json_t *faults, *changed, *restart;
+	struct reload report;
 };
 
 static void
@@ -43,19 +41,10 @@ next_fini(struct next *n)
 	rpc_client_free(n->client);
 	rpc_server_next_free(n->server);
 	conf_proxy_free(n->conf);
-	json_decref(n->faults);
-	json_decref(n->changed);
-	json_decref(n->restart);
+	reload_end(&n->report);
 }
 
 /* --- what can fail --- */
-
-static int
-fault(struct next *n, const char *what, const char *why)
-{
-	json_array_append_new(n->faults, json_sprintf("%s%s%s", what, *what ? ": " : "", why));
-	return -EINVAL;
-}
 
 static int
 read_settings(struct next *n)
@@ -63,42 +52,17 @@ read_settings(struct next *n)
 	struct settings_errors errors = { 0 };
 	int rc = settings_load_proxy(getenv("PROXY_SETTINGS"), &n->conf, &errors);
 
-	for (size_t i = 0; i < errors.n; i++)
-		fault(n, "", errors.v[i]);
-	settings_errors_free(&errors);
-	if (rc == -ENOMEM)
-		return fault(n, "", "out of memory");
+	rc = reload_loaded(&n->report, rc, &errors);
 	if (rc == 0 && !n->conf->public)
-		return fault(n, "public", "the settings have no such group any more");
+		return reload_fault(&n->report, "public", "the settings have no such group any more");
 	return rc;
-}
-
-static void
-note_change(const char *key, const char *before, const char *after, int reload, void *arg)
-{
-	struct next *n = arg;
-
-	json_array_append_new(
-	    reload ? n->changed : n->restart, json_pack("{s:s, s:s, s:s}", "key", key, "before",
-						  before ? before : "unset", "after", after ? after : "unset"));
 }
 
 /* Lists what differs from the settings in use, then keeps of those what only a restart applies. */
 static int
 compare(const struct master *m, struct next *n)
 {
-	struct settings_values before = { 0 }, after = { 0 };
-	int rc = settings_values_proxy(m->conf, &before);
-
-	if (rc == 0)
-		rc = settings_values_proxy(n->conf, &after);
-	if (rc == 0) {
-		settings_diff(&before, &after, note_change, n);
-		rc = settings_keep_proxy(n->conf, m->conf);
-	}
-	settings_values_free(&before);
-	settings_values_free(&after);
-	return rc < 0 ? fault(n, "", strerror(-rc)) : 0;
+	return reload_step(&n->report, settings_carry_proxy(n->conf, m->conf, reload_note_change, &n->report));
 }
 
 /* The ledgers of the workers were made for so many: more needs a restart, and is said. */
@@ -108,9 +72,11 @@ cap(struct next *n, const char *key, size_t most, size_t *written, size_t *limit
 	if (*limit <= most)
 		return;
 	if (*written > most) {
-		json_array_append_new(
-		    n->restart, json_pack("{s:s, s:o, s:o}", "key", key, "before", json_sprintf("%zu", most), "after",
-				    json_sprintf("%zu", *written)));
+		char before[24], after[24];
+
+		snprintf(before, sizeof(before), "%zu", most);
+		snprintf(after, sizeof(after), "%zu", *written);
+		reload_note_change(key, before, after, 0, &n->report);
 		*written = most;
 	}
 	*limit = most;
@@ -127,7 +93,7 @@ find_limits(const struct master *m, struct next *n)
 		rc = limits_of(
 		    n->conf->public, rl.rlim_cur > SIZE_MAX ? SIZE_MAX : (size_t)rl.rlim_cur, &n->limits, err);
 	if (rc < 0)
-		return fault(n, "too few descriptors", err);
+		return reload_fault(&n->report, "too few descriptors", err);
 	cap(n, "public.max_pairs", m->most.max_pairs, &n->conf->public->max_pairs, &n->limits.max_pairs);
 	cap(n, "public.max_pipes", m->most.max_pipes, &n->conf->public->max_pipes, &n->limits.max_pipes);
 	return 0;
@@ -142,9 +108,9 @@ prepare(const struct master *m, struct next *n)
 	int rc = 0;
 
 	if (rpc_client_new(daemon_base(m->daemon), c->rpc_client, &n->client, err) < 0)
-		rc = fault(n, "public.jsonrpc_client", err);
+		rc = reload_fault(&n->report, "public.jsonrpc_client", err);
 	if (rpc_server_prepare(c->rpc_server, &n->server, err) < 0)
-		rc = fault(n, "public.jsonrpc_server", err);
+		rc = reload_fault(&n->report, "public.jsonrpc_server", err);
 	return rc;
 }
 
@@ -157,11 +123,8 @@ apply(struct master *m, struct next *n)
 	const struct quota_conf qc = derive_quota(c, &n->limits);
 	const struct meet_conf mc = derive_meet(c, &n->limits);
 	const struct chan_settings settings = derive_worker(n->conf, &n->limits);
-	const struct log_shared log = {
-		.level = n->conf->log_level, .format = n->conf->log_format, .ip = n->conf->log_ip, .to = log_share().to
-	};
 
-	log_inherit("proxy", &log);
+	reload_apply_log("proxy", n->conf->log_level, n->conf->log_format, n->conf->log_ip);
 	master_set_endpoint(m, c);
 	quota_apply(m->quota, &qc);
 	brokering_apply(m->broker, c->token_timeout_ms, c->call_timeout_ms, n->client);
@@ -183,35 +146,6 @@ apply(struct master *m, struct next *n)
 
 /* --- what is said of it --- */
 
-static void
-log_list(enum log_level level, const char *event, const json_t *list)
-{
-	const json_t *e;
-	size_t i;
-
-	json_array_foreach (list, i, e)
-		log_line(level, event, "key=%s before=%s after=%s", json_string_value(json_object_get(e, "key")),
-		    json_string_value(json_object_get(e, "before")), json_string_value(json_object_get(e, "after")));
-}
-
-static void
-log_outcome(const struct next *n, bool ok, int64_t began_ms)
-{
-	const json_t *e;
-	size_t i;
-
-	log_list(LOG_LVL_INFO, "reload_change", n->changed);
-	log_list(LOG_LVL_WARN, "reload_needs_restart", n->restart);
-	json_array_foreach (n->faults, i, e)
-		log_error("reload_fault", "why=\"%s\"", json_string_value(e));
-	if (ok)
-		log_info("reloaded", "changed=%zu needs_restart=%zu ms=%lld", json_array_size(n->changed),
-		    json_array_size(n->restart), (long long)(clock_now_ms() - began_ms));
-	else
-		log_error("reload_failed", "faults=%zu why=\"nothing was changed, the settings of before hold\"",
-		    json_array_size(n->faults));
-}
-
 /* What is held beyond the new limits: it stays, and nothing is added. */
 static json_t *
 over(const struct master *m, const struct next *n)
@@ -231,23 +165,15 @@ over(const struct master *m, const struct next *n)
 	return o;
 }
 
-static json_t *
-report(const struct next *n, bool ok, json_t *held_over)
-{
-	if (!ok)
-		return json_pack("{s:b, s:O}", "ok", 0, "faults", n->faults);
-	return json_pack(
-	    "{s:b, s:O, s:O, s:o}", "ok", 1, "changed", n->changed, "restart", n->restart, "over", held_over);
-}
-
 json_t *
 reload_settings(struct master *m, bool dry)
 {
-	struct next n = { .faults = json_array(), .changed = json_array(), .restart = json_array() };
-	int64_t began_ms = clock_now_ms();
+	struct next n = { 0 };
 	json_t *ret, *held_over = NULL;
-	int rc = read_settings(&n);
+	int rc;
 
+	reload_begin(&n.report);
+	rc = read_settings(&n);
 	if (rc == 0)
 		rc = compare(m, &n);
 	if (rc == 0)
@@ -260,9 +186,9 @@ reload_settings(struct master *m, bool dry)
 		apply(m, &n);
 	if (!dry) {
 		tally_reload(rc == 0);
-		log_outcome(&n, rc == 0, began_ms);
+		reload_log(&n.report, rc == 0);
 	}
-	ret = report(&n, rc == 0, held_over);
+	ret = reload_answer(&n.report, rc == 0, held_over);
 	next_fini(&n);
 	return ret;
 }

@@ -14,9 +14,8 @@
 
 struct master;
 
-/* Reads PROXY_SETTINGS again. With `dry` it changes and logs nothing. The report, taken; NULL when out of memory:
- *   { "ok": true, "changed": [{key, before, after}], "restart": [the same], "over": {key: held beyond the new limit} }
- *   { "ok": false, "faults": [text] } */
+/* Reads PROXY_SETTINGS again. With `dry` it changes and logs nothing. The report as of
+ * net/reload.h, taken; NULL when out of memory. */
 json_t *reload_settings(struct master *, bool dry);
 
 /* The verb: args { "dry": bool }. The answer, taken. */
