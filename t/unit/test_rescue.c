@@ -244,9 +244,7 @@ live_pair(struct slot *s, int ret_cli[2])
 	int cli;
 
 	assert_int_equal(
-	    pairing_new(
-		all, &(struct pairing_of){ .op = op, .session = "0123456789ab", .from = "hd-1", .to = "hd-2" }, &p),
-	    0);
+	    pairing_new(all, &(struct pairing_of){ .op = op, .session = "0123456789ab", .to = "hd-2" }, &p), 0);
 	for (int i = 0; i < 2; i++) {
 		tcp_pair(&p->fd[i], &cli);
 		if (ret_cli)

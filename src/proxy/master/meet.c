@@ -165,9 +165,7 @@ static void
 pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses, int *fd)
 {
 	const struct load *load = pairs_load(m->pairs, s);
-	const struct pairing_of of = {
-		.op = ses->a, .session = ses->id, .from = ses->from, .to = ses->to, .note = ses->note
-	};
+	const struct pairing_of of = { .op = ses->a, .session = ses->id, .to = ses->to, .note = ses->note };
 	bool is_lost = slot_is_gone(s);
 	struct pair *p;
 	int rc;

@@ -25,6 +25,7 @@
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 #include "hyper/wire/chanmsg.h"
+#include "proxy/master/names.h"
 #include "proxy/master/tally.h"
 
 static const struct {
@@ -41,8 +42,11 @@ pairs_new(struct quota *quota, unsigned workers, size_t max_pairs)
 {
 	struct pairs *all = calloc(1, sizeof(*all));
 
-	if (!all)
+	if (!all || idmap_init(&all->by_id) < 0) {
+		free(all);
 		return NULL;
+	}
+	all->memory = (struct slab)SLAB_OF(struct pair);
 	all->quota = quota;
 	pairs_apply(all, workers, max_pairs);
 	TAILQ_INIT(&all->waiting);
@@ -68,8 +72,12 @@ pairs_free(struct pairs *all)
 
 	if (!all)
 		return;
-	HASH_ITER (hh, all->by_id, p, next)
+	for (p = idmap_next(&all->by_id, NULL); p; p = next) {
+		next = idmap_next(&all->by_id, p);
 		pairing_end(all, p, END_STOPPED, true);
+	}
+	idmap_fini(&all->by_id);
+	slab_fini(&all->memory);
 	free(all);
 }
 
@@ -83,36 +91,19 @@ pairs_load(struct pairs *all, const struct slot *s)
 struct pair *
 pairing_find(struct pairs *all, uint64_t id)
 {
-	struct pair *p;
-
-	HASH_FIND(hh, all->by_id, &id, sizeof(id), p);
-	return p;
-}
-
-/* NULL when out of memory: then it has no names, which only costs a page two words. */
-static char *
-names_new(const char *from, const char *to)
-{
-	size_t nf = strlen(from) + 1, nt = strlen(to) + 1;
-	char *names = malloc(nf + nt);
-
-	if (names) {
-		memcpy(names, from, nf);
-		memcpy(names + nf, to, nt);
-	}
-	return names;
+	return idmap_find(&all->by_id, id);
 }
 
 const char *
 pairing_from(const struct pair *p)
 {
-	return p->names ? p->names : "?";
+	return quota_name(p->op);
 }
 
 const char *
 pairing_to(const struct pair *p)
 {
-	return p->names ? p->names + strlen(p->names) + 1 : "?";
+	return p->to ? p->to : "?";
 }
 
 void
@@ -129,9 +120,11 @@ pairing_new(struct pairs *all, const struct pairing_of *of, struct pair **ret)
 
 	if (rc < 0)
 		return rc;
-	p = calloc(1, sizeof(*p));
-	if (!p)
-		goto out;
+	p = slab_get(&all->memory);
+	if (!p) {
+		quota_give(all->quota, of->op, QUOTA_PAIRS);
+		return -ENOMEM;
+	}
 	p->id = all->last_id + 1;
 	p->state = PAIR_WAITING;
 	p->fd[0] = p->fd[1] = p->pipe_fd[0] = p->pipe_fd[1] = -1;
@@ -139,29 +132,23 @@ pairing_new(struct pairs *all, const struct pairing_of *of, struct pair **ret)
 	p->since_ms = p->entered_ms = p->waits_ms = clock_now_ms();
 	memcpy(p->session, of->session, strnlen(of->session, sizeof(p->session) - 1));
 	p->note = of->note;
-	HASH_ADD(hh, all->by_id, id, sizeof(p->id), p);
-	if (!p->hh.tbl) { /* HASH_NONFATAL_OOM */
-		free(p);
-		goto out;
-	}
+	idmap_add(&all->by_id, &p->item);
 	p->op = of->op;
-	p->names = names_new(of->from, of->to);
+	p->to = names_take(of->to);
 	all->last_id = p->id;
 	TAILQ_INSERT_TAIL(&all->waiting, p, link);
 	*ret = p;
 	return 0;
-out:
-	quota_give(all->quota, of->op, QUOTA_PAIRS);
-	return -ENOMEM;
 }
 
 int
 pairing_restore(struct pairs *all, const struct pair *as, const char *from, const char *to)
 {
-	struct pair *p = pairing_find(all, as->id) ? NULL : calloc(1, sizeof(*p));
+	bool is_known = pairing_find(all, as->id) != NULL;
+	struct pair *p = is_known ? NULL : slab_get(&all->memory);
 
 	if (!p)
-		return pairing_find(all, as->id) ? -EEXIST : -ENOMEM;
+		return is_known ? -EEXIST : -ENOMEM;
 	*p = (struct pair){ .id = as->id,
 		.since_ms = as->since_ms,
 		.flags = as->flags,
@@ -177,18 +164,13 @@ pairing_restore(struct pairs *all, const struct pair *as, const char *from, cons
 	p->shared_bytes = as->bytes[0] + as->bytes[1];
 	p->pipe_no[0] = p->pipe_no[1] = CHAN_NO_PIPE;
 	p->entered_ms = p->waits_ms = clock_now_ms();
-	HASH_ADD(hh, all->by_id, id, sizeof(p->id), p);
-	if (!p->hh.tbl) { /* HASH_NONFATAL_OOM */
-		free(p);
-		return -ENOMEM;
-	}
 	p->op = quota_restore(all->quota, from, QUOTA_PAIRS);
 	if (!p->op) {
-		HASH_DEL(all->by_id, p);
-		free(p);
+		slab_put(&all->memory, p);
 		return -ENOMEM;
 	}
-	p->names = names_new(from, to);
+	idmap_add(&all->by_id, &p->item);
+	p->to = names_take(to);
 	p->note = tally_begin(p->session, from, to);
 	all->loose_pipes += (p->pipe_fd[0] >= 0) + (p->pipe_fd[1] >= 0);
 	if (p->id > all->last_id)
@@ -269,7 +251,7 @@ pairing_end(struct pairs *all, struct pair *p, enum end_reason reason, bool rese
 		fd_close(&p->pipe_fd[i]);
 	}
 	quota_give(all->quota, p->op, QUOTA_PAIRS);
-	HASH_DEL(all->by_id, p);
-	free(p->names);
-	free(p);
+	idmap_remove(&all->by_id, &p->item);
+	names_give(p->to);
+	slab_put(&all->memory, p);
 }

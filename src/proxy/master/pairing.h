@@ -17,10 +17,9 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
 #include "hyper/base/attr.h"
+#include "hyper/base/idmap.h"
+#include "hyper/base/slab.h"
 #include "hyper/base/words.h"
 #include "hyper/relay/relay.h"
 #include "hyper/wire/token.h"
@@ -48,7 +47,10 @@ enum pair_state {
 };
 
 struct pair {
-	uint64_t id;
+	union {
+		uint64_t id;
+		struct idmap_item item;
+	};
 	struct slot *slot;      /* whose it is; NULL while WAITING */
 	struct quota_op *op;    /* A's counts, borrowed while this pair is one of them */
 	TAILQ_ENTRY(pair) link; /* in the list of its state */
@@ -71,10 +73,10 @@ struct pair {
 	uint16_t last_worker;
 	uint32_t crash_s; /* the first of them */
 	char session[SESSION_ID_MAX];
-	char *names;       /* "FROM\0TO"; may be NULL for want of memory */
-	uint64_t note;     /* tally.h */
-	UT_hash_handle hh; /* by id */
+	const char *to; /* names.h; may be NULL for want of memory */
+	uint64_t note;  /* tally.h */
 };
+_Static_assert(sizeof(struct pair) <= 176, "an idle pair is cheap");
 TAILQ_HEAD(pair_list, pair);
 
 /* One worker slot. */
@@ -91,7 +93,8 @@ struct pairs {
 	struct quota *quota;
 	size_t max_pairs; /* of each worker */
 	uint64_t last_id;
-	struct pair *by_id;
+	struct idmap by_id;
+	struct slab memory;
 	struct pair_list waiting;
 	size_t loose_pipes;  /* owned by pairs that wait */
 	struct share *share; /* borrowed; NULL: no limit of an operator's bytes a second */
@@ -116,7 +119,7 @@ struct pair *pairing_find(struct pairs *, uint64_t id);
  * borrowed until its end, -EDQUOT, -EBUSY or -ENOMEM. */
 struct pairing_of {
 	struct quota_op *op;
-	const char *session, *from, *to; /* copied */
+	const char *session, *to; /* copied */
 	uint64_t note;
 };
 int pairing_new(struct pairs *, const struct pairing_of *, struct pair **ret) ATTR_MUST_USE;
@@ -124,7 +127,7 @@ int pairing_new(struct pairs *, const struct pairing_of *, struct pair **ret) AT
 /* Its end will have the reason KICKED; the caller resets the sockets. */
 void pairing_kick(struct pair *);
 
-/* Whom it joins, "?" where that is not known. Borrowed. */
+/* Whom it joins, `to` "?" where that is not known. Borrowed. */
 const char *pairing_from(const struct pair *);
 const char *pairing_to(const struct pair *);
 

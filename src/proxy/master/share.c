@@ -19,6 +19,9 @@
 
 #include <stdlib.h>
 
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
 #include "hyper/base/bug.h"
 #include "hyper/base/log.h"
 #include "proxy/master/ledger.h"
@@ -184,14 +187,14 @@ static void
 count_pairs(struct share *sh, struct pairs *all)
 {
 	struct share_op *op, *next_op;
-	struct pair *p, *next;
+	const struct pair *p;
 
 	HASH_ITER (hh, sh->ops, op, next_op) {
 		op->pairs = 0;
 		for (unsigned i = 0; i < sh->workers; i++)
 			op->parts[i].pairs = op->parts[i].busy = op->parts[i].used = 0;
 	}
-	HASH_ITER (hh, all->by_id, p, next) {
+	for (p = idmap_next(&all->by_id, NULL); p; p = idmap_next(&all->by_id, p)) {
 		op = op_of(sh, quota_number(p->op));
 		if (!op)
 			continue;

@@ -71,7 +71,7 @@ view_totals(const struct view *v, struct view_totals *ret)
 	const struct tally *tally = tally_get();
 	struct slot_view s;
 
-	*ret = (struct view_totals){ .pairs = HASH_COUNT(v->pairs->by_id),
+	*ret = (struct view_totals){ .pairs = v->pairs->by_id.n,
 		.bytes = { tally->bytes[0], tally->bytes[1] },
 		.accepted = past->accepted,
 		.accept_errors = past->accept_errors,

@@ -110,7 +110,7 @@ channel_lost(struct worker *w, const char *why)
 		out_sent(w, o);
 	if (w->state == WRK_DONE)
 		return;
-	log_warn("master_gone", "why=%s pairs=%zu", why, w->n_pairs);
+	log_warn("master_gone", "why=%s pairs=%zu", why, w->pairs.n);
 	/* First of all: while somebody holds the listeners no new master can bind. */
 	worker_close_listeners(w);
 	worker_enter(w, WRK_ORPHANED, why);

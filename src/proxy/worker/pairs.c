@@ -24,9 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
 #include "hyper/base/bug.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
@@ -40,7 +37,10 @@
 enum { SAY_PAIRED, SAY_ENDED, SAY_MOVED, SAY_MAX };
 
 struct pair {
-	uint64_t id;
+	union {
+		uint64_t id;
+		struct idmap_item item;
+	};
 	struct out out;
 	char session[SESSION_ID_MAX];
 	uint8_t says;   /* bits of SAY_* */
@@ -53,10 +53,9 @@ struct pair {
 			uint32_t flags, pipe[2];
 		} moved;
 	};
-	UT_hash_handle hh;
 };
 _Static_assert(END_REASON_MAX <= UINT8_MAX, "struct pair");
-_Static_assert(sizeof(struct pair) <= 160, "an idle pair is cheap");
+_Static_assert(sizeof(struct pair) <= 112, "an idle pair is cheap");
 
 static struct pair *
 pair_of(struct out *o)
@@ -102,7 +101,7 @@ pair_sent(struct worker *w, struct out *o)
 	if (p->seat != NO_SEAT && w->relay)
 		relay_seat_done(w->relay, p->seat);
 	if (w->spare)
-		free(p);
+		slab_put(&w->pair_memory, p);
 	else
 		w->spare = p;
 	return false;
@@ -146,17 +145,13 @@ pair_give_back(struct worker *w, struct pair *p, const struct relay_bundle *b, c
 static struct pair *
 pair_find(struct worker *w, uint64_t id)
 {
-	struct pair *p;
-
-	HASH_FIND(hh, w->pairs, &id, sizeof(id), p);
-	return p;
+	return idmap_find(&w->pairs, id);
 }
 
 static void
 pair_remove(struct worker *w, struct pair *p)
 {
-	HASH_DEL(w->pairs, p);
-	w->n_pairs--;
+	idmap_remove(&w->pairs, &p->item);
 }
 
 void
@@ -174,15 +169,16 @@ pairs_on_end(const struct relay_end *end, void *arg)
 int
 pairs_init(struct worker *w)
 {
-	w->spare = calloc(1, sizeof(*w->spare));
-	return w->spare ? 0 : -ENOMEM;
+	w->pair_memory = (struct slab)SLAB_OF(struct pair);
+	w->spare = slab_get(&w->pair_memory);
+	return w->spare ? idmap_init(&w->pairs) : -ENOMEM;
 }
 
 /* Even without memory there is one, to answer with, and *ret_poor says so. NULL when that one is in use as well. */
 static struct pair *
 pair_new(struct worker *w, const struct chan_msg *msg, bool *ret_poor)
 {
-	struct pair *p = calloc(1, sizeof(*p));
+	struct pair *p = slab_get(&w->pair_memory);
 
 	*ret_poor = !p;
 	if (!p) {
@@ -198,16 +194,6 @@ pair_new(struct worker *w, const struct chan_msg *msg, bool *ret_poor)
 	memcpy(p->session, msg->session, sizeof(p->session));
 	p->session[sizeof(p->session) - 1] = '\0';
 	return p;
-}
-
-static bool
-pair_add(struct worker *w, struct pair *p)
-{
-	HASH_ADD(hh, w->pairs, id, sizeof(p->id), p);
-	if (!p->hh.tbl) /* uthash leaves it out when there is no memory */
-		return false;
-	w->n_pairs++;
-	return true;
 }
 
 static void
@@ -244,10 +230,9 @@ pair_join(struct worker *w, struct pair *p, int *second_fd, int *first_fd, enum 
 		return -ENOTCONN;
 	*ret_reason = END_INTERNAL;
 	err = be_nonblock(*first_fd);
-	if (err == 0 && !pair_add(w, p))
-		err = -ENOMEM;
 	if (err < 0)
 		return err;
+	idmap_add(&w->pairs, &p->item);
 	err = relay_pair_new(w->relay, p->id, *second_fd, *first_fd);
 	*second_fd = *first_fd = -1;
 	if (err < 0)
@@ -335,10 +320,9 @@ pair_adopt(struct worker *w, struct pair *p)
 		err = be_nonblock(w->adopting.fd[0]);
 	if (err == 0)
 		err = be_nonblock(w->adopting.fd[1]);
-	if (err == 0 && !pair_add(w, p))
-		err = -ENOMEM;
 	if (err < 0)
 		return err;
+	idmap_add(&w->pairs, &p->item);
 	err = relay_pair_adopt(w->relay, &w->adopting);
 	w->adopting.id = 0;
 	if (err < 0)
@@ -406,7 +390,9 @@ pairs_move(struct worker *w, const struct chan_msg *msg)
 void
 pairs_fini(struct worker *w)
 {
-	BUG_ON(w->n_pairs != 0 || w->pairs);
+	BUG_ON(w->pairs.n != 0);
 	adopting_close(w);
-	free(w->spare);
+	slab_put(&w->pair_memory, w->spare);
+	idmap_fini(&w->pairs);
+	slab_fini(&w->pair_memory);
 }

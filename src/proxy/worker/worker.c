@@ -101,7 +101,7 @@ static bool
 may_accept(const struct worker *w)
 {
 	return w->state == WRK_SERVING && !channel_is_blocked(w) && w->now_ms >= w->accept_after_ms &&
-	       w->n_pairs < w->settings.max_pairs;
+	       w->pairs.n < w->settings.max_pairs;
 }
 
 static void
@@ -213,7 +213,7 @@ stats_put(struct worker *w)
 	PUT(accepted, w->accepted);
 	PUT(unauthenticated, w->n_fresh);
 	PUT(waiting, w->n_waiting);
-	PUT(pairs, w->n_pairs);
+	PUT(pairs, w->pairs.n);
 	PUT(pairs_total, w->pairs_total);
 	PUT(bytes, c.bytes);
 	PUT(accept_errors, w->accept_errors);
@@ -376,7 +376,7 @@ on_event(struct worker *w, const struct epoll_event *ev)
 static void
 state_tick(struct worker *w)
 {
-	bool idle = w->n_fresh == 0 && w->n_waiting == 0 && w->n_pairs == 0;
+	bool idle = w->n_fresh == 0 && w->n_waiting == 0 && w->pairs.n == 0;
 
 	if (w->state == WRK_DRAINING && idle) {
 		worker_enter(w, WRK_DRAINED, "nothing left");

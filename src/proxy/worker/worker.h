@@ -19,6 +19,8 @@
 #include <sys/queue.h>
 
 #include "hyper/base/attr.h"
+#include "hyper/base/idmap.h"
+#include "hyper/base/slab.h"
 #include "hyper/base/words.h"
 #include "hyper/proxy/toktab.h"
 #include "hyper/proxy/worker_abi.h"
@@ -121,8 +123,8 @@ struct worker {
 	struct sources sources;
 
 	/* pairs.c */
-	struct pair *pairs; /* by number */
-	size_t n_pairs;
+	struct idmap pairs;
+	struct slab pair_memory;
 	uint64_t pairs_total;
 	struct pair *spare;           /* for the answer to a pair for whose struct there is no memory */
 	struct relay_bundle adopting; /* parts that have come of the pair that RESUME will name; id 0 none */
