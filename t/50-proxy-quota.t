@@ -208,7 +208,7 @@ my ($token, $session) = broker($p, 'hd-3');
 my $parked = $p->come($token);
 $p->wait_parked($session);
 totals_are($p, 'a stop', max_tokens_per_operator => 1);
-is($ask->answer->{error}{data}{reason}, 'draining', 'a stop: who waits is told');
+is($ask->answer->{error}{data}{reason}, 'stopped', 'a stop: who waits is told');
 
 # --- no limits at all, and one that cannot be kept ---
 $p = proxy(workers => 1, more => join ' ', map { "$_ = 0;" } qw(max_tokens_per_operator max_outstanding_per_operator max_outstanding_per_target

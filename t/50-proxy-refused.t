@@ -34,7 +34,11 @@ for my $case (
 	my $r = $ask->answer;
 	is($r->{error}{code}, $code, "code $code is passed on") or diag(json_text($r));
 	like($r->{error}{message}, $message, "code $code: the message names the step");
-	$data = { %$data, session => $told->{id} } if ref $data;
+	if (ref $data) {
+		$data = { %$data, session => $told->{id} };
+		like($r->{error}{data}{help}, qr/\w+ \w+/, "code $code: help says what to do");
+		delete $r->{error}{data}{help};
+	}
 	is_deeply($r->{error}{data}, $data, "code $code: data is kept and has reason, step and session");
 	isnt((read_to_end($parked))[1], 'timeout', "code $code: who was parked is let go");
 	isnt($p->unpaired($told->{id}), undef, "code $code: the session has its end");

@@ -26,7 +26,7 @@ my $began = time;
 $p->{d}->signal('TERM');
 my $r = $ask->answer;
 is($r->{error}{code}, -32004, 'who waits for an answer hears of the stop') or diag(json_text($r));
-is($r->{error}{data}{reason}, 'draining', 'reason draining');
+is($r->{error}{data}{reason}, 'stopped', 'reason stopped');
 is($p->{d}->wait_exit(10), 0, 'TERM: exit status 0');
 ok(time - $began < 3 * slow_factor(), 'within its deadline') or diag(time - $began);
 isnt((read_to_end($_))[1], 'timeout', 'its sockets are closed') for $a, $b, $parked;

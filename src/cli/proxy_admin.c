@@ -257,10 +257,10 @@ print_story(const json_t *s)
 	json_array_foreach (json_object_get(s, "steps"), i, step)
 		printf("  %lld %-10s %.3f ms\n", number(step, "step"), text(step, "word"),
 		    json_number_value(json_object_get(step, "ms")));
+	printf("  %s%s%s%s%s\n", text(s, "stage"), *text(s, "reason") ? ": " : "", text(s, "reason"),
+	    *text(s, "step") ? *text(s, "reason") ? ", at step " : ", next step " : "", text(s, "step"));
 	if (*text(s, "reason"))
-		printf("  %s: %s\n    %s\n", text(s, "stage"), text(s, "reason"), text(s, "help"));
-	else
-		printf("  %s\n", text(s, "stage"));
+		printf("    why: %s\n    do:  %s\n", text(s, "why"), text(s, "help"));
 }
 
 int

@@ -335,7 +335,8 @@ flight_on_directory(enum directory_state state, void *arg)
 	if (reply_is_open(&f->reply)) {
 		if (state == DIRECTORY_EMPTY || state == DIRECTORY_STALE)
 			flight_refuse(f, RPC_STALE, END_STALE,
-			    "the directory could not be fetched and what is kept is too old: is sd running?");
+			    "%s: the directory could not be fetched and what is kept is too old: is sd running?",
+			    f->broker->conf->name);
 		else
 			flight_route(f);
 	}

@@ -42,6 +42,7 @@ struct brokered {
 	bool is_asking;  /* the broker owes an answer */
 	struct tokdial *dial;
 	char session[SESSION_ID_MAX];
+	double life_ms; /* of the token since P's receipt; 0 P did not say */
 	json_t *timeline;
 	brokered_cb cb; /* NULL: cancelled */
 	void *arg;
@@ -101,6 +102,7 @@ brokered_end(struct brokered *b, int fd, struct rpc_answer *error)
 		.fd = fd,
 		.timeline = b->timeline,
 		.asked_ms = (double)b->asked_ns / 1e6 + b->shift_ms,
+		.expires_ms = b->life_ms > 0 ? (double)b->asked_ns / 1e6 + b->shift_ms + b->life_ms : 0,
 		.error = error };
 	brokered_cb cb = b->cb;
 
@@ -151,6 +153,16 @@ without_channel_words(const char *text)
 	return text;
 }
 
+/* NULL: P has a reason of its own. */
+static const char *
+advice_of(const char *word)
+{
+	for (int i = 0; i < END_REASON_MAX; i++)
+		if (strcmp(word, end_reason_word((enum end_reason)i)) == 0)
+			return end_reason_advice((enum end_reason)i);
+	return NULL;
+}
+
 /* What P, or whoever could not reach P, said; our words name the step, P's data wins where it has some. */
 static void
 brokered_refused(struct brokered *b, const struct rpc_answer *a)
@@ -159,15 +171,18 @@ brokered_refused(struct brokered *b, const struct rpc_answer *a)
 	const json_t *data = json_is_object(a->data) ? a->data : NULL;
 	const char *step = data ? json_str(data, "step") : NULL;
 	const char *session = data ? json_str(data, "session") : NULL;
+	const char *word = answer_reason(a, a->code == RPC_DENIED ? "denied" : fallback);
+	const char *help = data && json_str(data, "help") ? json_str(data, "help") : advice_of(word);
 	json_t *retry = data ? json_object_get(data, "retry_after_ms") : NULL;
 	int code = a->code <= RPC_BUSY && a->code >= RPC_STALE ? a->code : RPC_CHANNEL;
-	json_t *out = json_pack("{s:s, s:s}", "reason", answer_reason(a, a->code == RPC_DENIED ? "denied" : fallback),
-	    "step", step ? step : broker_step_word(STEP_ASKED));
+	json_t *out = json_pack("{s:s, s:s}", "reason", word, "step", step ? step : broker_step_word(STEP_ASKED));
 
 	if (out && session)
 		json_object_set_new(out, "session", json_string(session));
 	if (out && retry)
 		json_object_set(out, "retry_after_ms", retry);
+	if (out && help)
+		json_object_set_new(out, "help", json_string(help));
 	if (session && strlen(session) < sizeof(b->session))
 		memcpy(b->session, session, strlen(session) + 1);
 	brokered_fail(b,
@@ -227,6 +242,7 @@ brokered_on_answer(struct rpc_answer *answer, bool failed, void *arg)
 		return;
 	}
 	token_session(&token, b->session);
+	b->life_ms = json_number_value(json_object_get(result, "expires_ms"));
 	brokered_read_timeline(b, json_object_get(result, "timeline"));
 	log_info("brokered", "side=a operator=%s via=%s session=%s step=%s endpoint=%s", b->target, b->proxy,
 	    b->session, broker_step_word(STEP_ANSWERED), endpoint);

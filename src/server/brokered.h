@@ -28,6 +28,7 @@ struct brokered_end {
 	char session[SESSION_ID_MAX]; /* "" before P has answered */
 	json_t *timeline;             /* step -> ms since P was asked; json_incref() to keep; may be NULL */
 	double asked_ms;              /* monotonic: where the timeline starts */
+	double expires_ms;            /* monotonic: when the token's life is over; 0 P did not say */
 	struct rpc_answer *error;     /* fd -1: names the step; members may be taken */
 };
 typedef void (*brokered_cb)(const struct brokered_end *, void *arg);

@@ -175,6 +175,7 @@ target_on_brokered(const struct brokered_end *end, void *arg)
 	l = link_new(t, end->via);
 	if (l) {
 		l->asked_ms = end->asked_ms;
+		l->expires_ms = end->expires_ms;
 		l->timeline = json_incref(end->timeline);
 		memcpy(l->session, end->session, sizeof(l->session));
 	}

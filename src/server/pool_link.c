@@ -116,6 +116,14 @@ link_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 	return true;
 }
 
+/* P let our token's connection go, or never had it, and B was not heard: was it for the token's time? */
+static bool
+link_has_expired(const struct link *l, enum end_reason reason)
+{
+	return *l->via && l->expires_ms > 0 && !l->was_unpinned && grpc_conn_heard_ms(l->conn) == 0 &&
+	       reason != END_DEADLINE && (double)clock_now_ms() >= l->expires_ms;
+}
+
 /* The error for all who waited for this connection. */
 static struct rpc_answer
 link_error(const struct link *l, enum end_reason reason, const char *why)
@@ -126,6 +134,10 @@ link_error(const struct link *l, enum end_reason reason, const char *why)
 	if (l->was_unpinned)
 		return rpc_fail_step(RPC_CHANNEL, END_TLS, *l->via ? STEP_SECURED : STEP_NONE, l->session, 0,
 		    "the certificate that answered as %s is not the one that the directory pins for it", l->name);
+	if (link_has_expired(l, reason))
+		return rpc_fail_step(RPC_DEADLINE, END_EXPIRED, step, l->session, 0,
+		    "%s and %s did not both reach %s within the %.0f ms of their token (step %s)", l->pool->hyper->name,
+		    l->name, l->via, l->expires_ms - l->asked_ms, broker_step_word(step));
 	if (*l->via)
 		return rpc_fail_step(reason == END_DEADLINE ? RPC_DEADLINE : RPC_CHANNEL, reason, step, l->session, 0,
 		    "the connection to %s through %s failed at step %s: %s", l->name, l->via, broker_step_word(step),
@@ -140,10 +152,11 @@ link_on_closed(struct grpc_conn *conn, enum end_reason reason, const char *why, 
 	struct link *l = arg;
 	struct target *t = l->target;
 
-	(void)conn;
 	if (t) {
 		struct rpc_answer error = link_error(l, reason, why);
 
+		if (link_has_expired(l, reason))
+			reason = END_EXPIRED;
 		if (t->state == TARGET_SECURING)
 			log_warn(*l->via ? "brokered" : "connect_failed",
 			    "side=a operator=%s via=%s session=%s failed=%s reason=%s why=\"%s\"", l->name, l->via,

@@ -98,6 +98,7 @@ rpc_fail_step(int code, enum end_reason reason, enum broker_step step, const cha
 		json_object_set_new(a.data, "session", json_string(session));
 	if (retry_after_ms != 0)
 		json_object_set_new(a.data, "retry_after_ms", json_integer(retry_after_ms));
+	json_object_set_new(a.data, "help", json_string(end_reason_advice(reason)));
 	return a;
 }
 

@@ -141,8 +141,8 @@ on_unpaired(const char *text)
 
 	word_of(text, "reason=", reason);
 	MUST(t->state == T_ISSUED || t->state == T_PARKED, "a second end: %s", text);
-	if (strcmp(reason, end_reason_word(END_EXPIRED)) == 0)
-		MUST(t->deadline_ns <= w.now_ns, "ended before its time: %s", text);
+	if (strcmp(reason, end_reason_word(END_EXPIRED)) == 0 || strcmp(reason, end_reason_word(END_DEADLINE)) == 0)
+		MUST(t->deadline_ns <= w.now_ns && (*reason == 'd') == t->is_asking, "ended before its time: %s", text);
 	else if (strcmp(reason, end_reason_word(END_PEER_GONE)) == 0)
 		MUST(t->state == T_PARKED && conn_is_gone(&w.conns[t->conn]), "its peer is there: %s", text);
 	else

@@ -246,9 +246,12 @@ test_answer_text(void **state)
 	    "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":1,\"message\":\"out of memory\"},\"id\":\"1\"}");
 	check_text(rpc_fail_step(RPC_BUSY, END_BUSY, STEP_ISSUED, "a1b2", 250, "full"), "1",
 	    "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32001,\"message\":\"full\",\"data\":{\"reason\":\"busy\","
-	    "\"step\":\"issued\",\"session\":\"a1b2\",\"retry_after_ms\":250}},\"id\":\"1\"}");
+	    "\"step\":\"issued\",\"session\":\"a1b2\",\"retry_after_ms\":250,"
+	    "\"help\":\"ask again later; if it happens often, raise the limit that the message or the log names\"}},"
+	    "\"id\":\"1\"}");
 	check_text(rpc_fail_step(RPC_DENIED, END_DENIED, STEP_NONE, NULL, 0, "no"), "1",
-	    "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":403,\"message\":\"no\",\"data\":{\"reason\":\"denied\"}},\"id\":"
+	    "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":403,\"message\":\"no\",\"data\":{\"reason\":\"denied\","
+	    "\"help\":\"an admin of the directory can permit the caller's group to call this method\"}},\"id\":"
 	    "\"1\"}");
 	rpc_form_fault(&form, "to", "expected a string");
 	rpc_form_fault(&form, "channel", "expected a string");

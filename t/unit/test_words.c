@@ -18,6 +18,8 @@ test_reasons(void **state)
 
 		assert_true(strlen(w) > 1 && strspn(w, "abcdefghijklmnopqrstuvwxyz_") == strlen(w));
 		assert_true(strlen(end_reason_help((enum end_reason)i)) > 10);
+		if (strlen(end_reason_advice((enum end_reason)i)) <= 10)
+			fail_msg("%s: no advice", w);
 		for (int j = 0; j < i; j++)
 			assert_string_not_equal(w, end_reason_word((enum end_reason)j));
 	}
@@ -25,6 +27,7 @@ test_reasons(void **state)
 	assert_string_equal(end_reason_word(END_REASON_MAX), "?");
 	assert_string_equal(end_reason_word((enum end_reason) - 1), "?");
 	assert_string_equal(end_reason_help(END_REASON_MAX), "?");
+	assert_string_equal(end_reason_advice(END_REASON_MAX), "?");
 }
 
 static void

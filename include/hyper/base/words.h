@@ -6,7 +6,7 @@
 #ifndef HYPER_BASE_WORDS_H
 #define HYPER_BASE_WORDS_H
 
-/* X(NAME, "word", "what it means, what to do") */
+/* X(NAME, "word", "what it means"). New ones at the end: a running worker and a new master speak of them by number. */
 #define END_REASONS(X)                                                                                             \
 	X(CLOSED, "closed", "both sides ended cleanly")                                                            \
 	X(RESET, "reset", "one side reset the connection, passed on as a reset")                                   \
@@ -48,6 +48,8 @@ enum end_reason {
 /* The word, "?" when out of range. Static. */
 const char *end_reason_word(enum end_reason);
 const char *end_reason_help(enum end_reason);
+/* What whoever meets it can do, for error data and `proxy explain`. Static. */
+const char *end_reason_advice(enum end_reason);
 
 /* protocol.md "The eight steps": X(NAME, number, "word", "meaning") */
 #define BROKER_STEPS(X)                                           \

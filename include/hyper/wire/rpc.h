@@ -51,8 +51,8 @@ struct rpc_answer rpc_ok(json_t *result);
 /* `data` is given and may be NULL. Out of memory leaves message NULL (dumped as "out of memory"). */
 struct rpc_answer rpc_fail(int code, json_t *data, const char *fmt, ...) ATTR_PRINTF(3, 4);
 
-/* Error whose data is {reason, step, session, retry_after_ms} ("Errors of
- * ours"); STEP_NONE, NULL and 0 leave that key out. */
+/* Error whose data is {reason, step, session, retry_after_ms, help} ("Errors of
+ * ours"); STEP_NONE, NULL and 0 leave that key out. `help` is the advice for the reason. */
 struct rpc_answer rpc_fail_step(int code, enum end_reason, enum broker_step, const char *session,
     int64_t retry_after_ms, const char *fmt, ...) ATTR_PRINTF(6, 7);
 

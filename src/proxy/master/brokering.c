@@ -33,6 +33,7 @@
 #include "hyper/wire/json.h"
 #include "hyper/wire/token.h"
 #include "proxy/master/form.h"
+#include "proxy/master/refusal.h"
 #include "proxy/master/tally.h"
 
 #define NS_PER_MS 1000000
@@ -75,6 +76,19 @@ ask_free(struct ask *a)
 	free(a);
 }
 
+/* What A is told of a failure is what `explain` tells. */
+static void
+note_failure(const struct session *s, const struct rpc_answer *answer)
+{
+	const char *word = json_string_value(json_object_get(answer->data, "step"));
+	enum broker_step step = STEP_TOLD;
+
+	for (int i = STEP_ASKED; word && i < BROKER_STEP_MAX; i++)
+		if (strcmp(word, broker_step_word((enum broker_step)i)) == 0)
+			step = (enum broker_step)i;
+	tally_failed(s->note, step, answer->message);
+}
+
 /* Answers A; `answer`'s members are given. The session may be gone after it. */
 static void
 ask_answer(struct ask *a, struct rpc_answer answer)
@@ -87,8 +101,10 @@ ask_answer(struct ask *a, struct rpc_answer answer)
 	a->call = NULL;
 	if (a->grace)
 		evtimer_del(a->grace);
-	if (answer.code)
+	if (answer.code) {
 		snprintf(more, sizeof(more), " code=%d", answer.code);
+		note_failure(s, &answer);
+	}
 	session_step(s, STEP_ANSWERED, more);
 	rpc_call_answer(call, answer);
 	session_answered(s);
@@ -140,8 +156,9 @@ success(const struct ask *a)
 	json_t *result;
 
 	token_text(&a->token, text);
-	result = json_pack("{s:s, s:s, s:s, s:o}", "endpoint", a->b->conf.endpoint, "token", text, "session",
-	    a->session->id, "timeline", timeline(a->session));
+	result = json_pack("{s:s, s:s, s:s, s:f, s:o}", "endpoint", a->b->conf.endpoint, "token", text, "session",
+	    a->session->id, "expires_ms", ms_of(a->session->deadline_ns - a->session->asked_ns), "timeline",
+	    timeline(a->session));
 	explicit_bzero(text, sizeof(text));
 	if (!result)
 		return rpc_fail(RPC_INTERNAL, NULL, "internal error: out of memory");
@@ -209,6 +226,7 @@ failure_of_backend(const struct ask *a, struct rpc_answer *got, enum end_reason 
 		add_word(data, "reason", end_reason_word(reason));
 		add_word(data, "step", broker_step_word(STEP_TOLD));
 		add_word(data, "session", a->session->id);
+		add_word(data, "help", end_reason_advice(reason));
 	}
 	if (strstr(what, to))
 		return rpc_fail(code, data, "%s", what);
@@ -221,18 +239,20 @@ void
 brokering_on_session_end(struct session *s, enum end_reason reason, void *broker)
 {
 	/* B is known to have been told when somebody has parked */
-	enum broker_step step = s->step_ns[STEP_PARKED] < 0 ? STEP_TOLD : STEP_CONFIRMED;
+	enum broker_step step = s->step_ns[STEP_CONFIRMED] >= 0 ? STEP_PARKED
+				: s->step_ns[STEP_PARKED] >= 0  ? STEP_CONFIRMED
+								: STEP_TOLD;
 	struct brokering *b = broker;
 	struct rpc_answer answer;
 	struct ask *a = s->ask;
 	bool is_confirmed = a->grace != NULL; /* B's answer has come: nobody else frees */
 
-	if (reason == END_EXPIRED)
-		answer = rpc_fail_step(RPC_DEADLINE, END_DEADLINE, step, s->id, 0,
+	if (reason == END_DEADLINE)
+		answer = rpc_fail_step(RPC_DEADLINE, reason, step, s->id, 0,
 		    "%s could not reach %s: no answer within the token's life of %lld ms", b->conf.name, s->to,
 		    (long long)b->conf.token_timeout_ms);
 	else if (reason == END_STOPPED)
-		answer = rpc_fail_step(RPC_DRAINING, END_DRAINING, step, s->id, 0,
+		answer = rpc_fail_step(RPC_DRAINING, reason, step, s->id, 0,
 		    "%s is shutting down: ask again when it is back", b->conf.name);
 	else
 		answer = rpc_fail_step(RPC_INTERNAL, reason, STEP_PARKED, s->id, 0,
@@ -347,43 +367,21 @@ tell(struct ask *a, const struct form *f)
 	return 0;
 }
 
-/* A limit of the settings: which one, whose, and what to do. */
-static struct rpc_answer
-over_quota(const struct brokering *b, const struct form *f, int rc, const struct quota_no *no)
+/* `rc` is that of session_issue(); 0: we take nothing new. `token` NULL when there was no memory for one. */
+static void
+refuse(struct brokering *b, struct rpc_call *call, const struct form *f, const struct token *token, int rc,
+    const struct quota_no *no)
 {
-	int64_t retry_ms = no->retry_ms ? no->retry_ms : sessions_retry_ms(b->conf.sessions);
-	bool is_target = no->limit == QUOTA_LIMIT_INCOMING || no->limit == QUOTA_LIMIT_RATE_TO;
-	const char *own = b->conf.name;
+	char session[SESSION_ID_MAX] = "";
+	struct refusal r = { .own = b->conf.name,
+		.session = session,
+		.from = f ? f->from : "",
+		.to = f ? f->to : "",
+		.retry_ms = rc < 0 ? sessions_retry_ms(b->conf.sessions) : 0 };
 
-	if (rc == -EBUSY)
-		return rpc_fail_step(RPC_BUSY, END_BUSY, STEP_ISSUED, NULL, retry_ms,
-		    "%s is at its limit of %zu %s: try again later, or raise public.%s there", own, no->max,
-		    quota_what(no->limit), quota_setting(no->limit));
-	return rpc_fail_step(RPC_QUOTA, END_QUOTA, STEP_ISSUED, NULL, retry_ms,
-	    "%s %s at its limit of %zu %s at %s: try again later, or have public.%s raised there",
-	    is_target ? f->to : f->from, is_target ? "as a target is" : "is", no->max, quota_what(no->limit), own,
-	    quota_setting(no->limit));
-}
-
-static struct rpc_answer
-not_issued(const struct brokering *b, int rc)
-{
-	if (rc == -ENOSPC)
-		return rpc_fail_step(RPC_BUSY, END_BUSY, STEP_ISSUED, NULL, sessions_retry_ms(b->conf.sessions),
-		    "%s has no room for another token: try again later", b->conf.name);
-	return rpc_fail_step(
-	    RPC_INTERNAL, END_INTERNAL, STEP_ISSUED, NULL, 0, "internal error: no token: %s", strerror(-rc));
-}
-
-/* A limit that was met has had its log line. */
-static struct rpc_answer
-refusal(const struct brokering *b, const struct form *f, int rc, const struct quota_no *no)
-{
-	if (rc == -EDQUOT || rc == -EBUSY)
-		return over_quota(b, f, rc, no);
-	log_limited(&refuse_limit, LOG_LVL_WARN, "not_issued", "from=%s to=%s reason=%s", f->from, f->to,
-	    end_reason_word(rc == -ENOSPC ? END_BUSY : END_INTERNAL));
-	return not_issued(b, rc);
+	if (token)
+		token_session(token, session);
+	rpc_call_answer(call, rc < 0 ? refusal_no_token(&r, rc, no) : refusal_draining(&r));
 }
 
 /* Takes `call` in every case: it is answered here or by `ask`'s later end. */
@@ -404,11 +402,7 @@ serve(struct brokering *b, struct rpc_call *call, const struct form *f, int64_t 
 		rc = session_issue(b->conf.sessions, &n, &a->session, &no);
 	}
 	if (rc < 0) {
-		tally_refused(f->from, f->to,
-		    rc == -EDQUOT                   ? END_QUOTA
-		    : rc == -EBUSY || rc == -ENOSPC ? END_BUSY
-						    : END_INTERNAL);
-		rpc_call_answer(call, refusal(b, f, rc, &no));
+		refuse(b, call, f, a ? &a->token : NULL, rc, &no);
 		if (a)
 			ask_free(a);
 	} else if (tell(a, f) < 0) {
@@ -426,12 +420,29 @@ on_request_connection(struct brokering *b, struct rpc_call *call, int64_t asked_
 	if (form_parse(b->callers, rpc_call_request(call), &f, &answer) != 0) {
 		log_limited(
 		    &refuse_limit, LOG_LVL_INFO, "bad_request", "method=requestConnection code=%d", answer.code);
-		tally_refused("", "", END_BAD_REQUEST);
+		tally_refused("", "", "", END_BAD_REQUEST, STEP_ASKED, answer.message);
 		rpc_call_answer(call, answer);
 		return;
 	}
 	serve(b, call, &f, asked_ns);
 	form_fini(&f);
+}
+
+/* Whoever asks, and for whom, is noted as far as the request says. */
+static void
+on_call_while_draining(struct brokering *b, struct rpc_call *call)
+{
+	struct rpc_answer faults;
+	struct token never;
+	struct form f;
+	bool is_good = form_parse(b->callers, rpc_call_request(call), &f, &faults) == 0;
+
+	token_new(&never);
+	refuse(b, call, is_good ? &f : NULL, &never, 0, NULL);
+	if (is_good)
+		form_fini(&f);
+	else
+		rpc_answer_fini(&faults);
 }
 
 void
@@ -440,11 +451,9 @@ brokering_on_call(struct rpc_call *call, void *broker)
 	int64_t asked_ns = clock_now_ns();
 	struct brokering *b = broker;
 
-	if (b->is_draining) {
-		tally_refused("", "", END_DRAINING);
-		rpc_call_answer(call, rpc_fail_step(RPC_DRAINING, END_DRAINING, STEP_ASKED, NULL, 0,
-					  "%s is shutting down: ask again when it is back", b->conf.name));
-	} else if (strcmp(rpc_call_request(call)->method, "requestConnection") == 0)
+	if (b->is_draining)
+		on_call_while_draining(b, call);
+	else if (strcmp(rpc_call_request(call)->method, "requestConnection") == 0)
 		on_request_connection(b, call, asked_ns);
 	else
 		rpc_call_answer(call, rpc_fail(RPC_NO_METHOD, NULL, "method not found"));

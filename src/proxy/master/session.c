@@ -113,7 +113,8 @@ on_expiry(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	while (toktab_expired(all->table, clock_now_ns(), &rec)) {
 		BUG_ON(rec.slot >= all->n_slots || !all->by_slot[rec.slot]);
-		session_end(all->by_slot[rec.slot], END_EXPIRED);
+		/* A that still waits for its answer: B's side was too late with its own, which is another fault */
+		session_end(all->by_slot[rec.slot], all->by_slot[rec.slot]->ask ? END_DEADLINE : END_EXPIRED);
 	}
 	arm_expiry(all);
 }

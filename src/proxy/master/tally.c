@@ -6,11 +6,13 @@
 #include "proxy/master/tally.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "hyper/base/clock.h"
 
 #define NS_PER_SEC 1e9
+#define WHY_MAX    300 /* more of a text is not kept */
 
 static struct tally counts;
 static struct tally_note notes[TALLY_NOTES]; /* touched only as it fills */
@@ -27,6 +29,7 @@ note_new(const char *session, const char *from, const char *to)
 {
 	struct tally_note *n = &notes[++last_ref % TALLY_NOTES];
 
+	free(n->why);
 	*n = (struct tally_note){ .ref = last_ref, .begun_utc_ns = clock_wall_utc_ns() };
 	snprintf(n->session, sizeof(n->session), "%s", session);
 	snprintf(n->from, sizeof(n->from), "%s", from);
@@ -55,15 +58,34 @@ tally_begin(const char *session, const char *from, const char *to)
 	return n->ref;
 }
 
-void
-tally_refused(const char *from, const char *to, enum end_reason reason)
+static void
+set_failed(struct tally_note *n, enum broker_step failed, const char *why)
 {
-	struct tally_note *n = note_new("", from, to);
+	n->failed = (uint8_t)failed;
+	free(n->why);
+	n->why = why && *why ? strndup(why, WHY_MAX) : NULL; /* without memory the reason alone is told */
+}
+
+void
+tally_refused(const char *session, const char *from, const char *to, enum end_reason reason, enum broker_step failed,
+    const char *why)
+{
+	struct tally_note *n = note_new(session, from, to);
 
 	n->stage = TALLY_REFUSED;
 	n->reason = (uint8_t)reason;
+	set_failed(n, failed, why);
 	n->step_ns[STEP_ASKED] = 0;
 	counts.brokerings[reason]++;
+}
+
+void
+tally_failed(uint64_t ref, enum broker_step failed, const char *why)
+{
+	struct tally_note *n = note_of(ref);
+
+	if (n)
+		set_failed(n, failed, why);
 }
 
 void
@@ -85,6 +107,8 @@ tally_unpaired(uint64_t ref, enum end_reason reason)
 		return;
 	n->stage = TALLY_UNPAIRED;
 	n->reason = (uint8_t)reason;
+	if (!n->failed)
+		n->failed = n->step_ns[STEP_PARKED] < 0 ? STEP_PARKED : STEP_PAIRED;
 }
 
 void

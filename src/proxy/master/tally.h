@@ -24,6 +24,8 @@ struct tally_note {
 	char from[TALLY_NAME_MAX], to[TALLY_NAME_MAX];
 	uint8_t stage;  /* enum tally_stage */
 	uint8_t reason; /* enum end_reason; of REFUSED, UNPAIRED and ENDED */
+	uint8_t failed; /* enum broker_step; of REFUSED and UNPAIRED: the step that was not reached */
+	char *why;      /* what A was told of it, NULL nothing; owned */
 	int64_t begun_utc_ns;
 	int64_t step_ns[BROKER_STEP_MAX]; /* since asked; -1 not reached */
 	uint64_t bytes[2];                /* ENDED: a to b, b to a */
@@ -43,8 +45,11 @@ const struct tally *tally_get(void);
 
 /* A brokering begins; its reference for what follows. Names are copied. */
 uint64_t tally_begin(const char *session, const char *from, const char *to);
-/* One that got no token: `from` and `to` as far as known. */
-void tally_refused(const char *from, const char *to, enum end_reason);
+/* One that got no token: all as far as known. */
+void tally_refused(
+    const char *session, const char *from, const char *to, enum end_reason, enum broker_step failed, const char *why);
+/* A was told that it failed, at this step; its end follows. `why` is copied, NULL nothing. */
+void tally_failed(uint64_t ref, enum broker_step failed, const char *why);
 void tally_step(uint64_t ref, enum broker_step, int64_t ns);
 void tally_unpaired(uint64_t ref, enum end_reason);
 void tally_paired(uint64_t ref, int64_t wait_ns);

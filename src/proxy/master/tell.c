@@ -20,10 +20,9 @@
 #include "hyper/net/admin.h"
 #include "hyper/proxy/worker_abi.h"
 #include "hyper/wire/json.h"
-#include "proxy/master/tally.h"
+#include "proxy/master/explain.h"
 
-#define ROWS_MAX    20000
-#define STORIES_MAX 20
+#define ROWS_MAX 20000
 
 struct rows {
 	json_t *list;
@@ -172,103 +171,6 @@ kick(const struct view *v, const json_t *args)
 		return admin_error("kick: %s %s has no pair and no token here", k.session ? "session" : "operator",
 		    k.session ? k.session : k.whose);
 	return json_pack("{s:b, s:I, s:I}", "ok", 1, "pairs", k.pairs, "tokens", k.parked);
-}
-
-/* --- explain --- */
-
-/* Which of the two came too late, or not at all, and what the operator can do about it. */
-static const char *
-advice_expired(const struct tally_note *n)
-{
-	if (n->step_ns[STEP_PARKED] < 0 && n->step_ns[STEP_CONFIRMED] < 0)
-		return "the target was told, but neither answered nor dialled in time: is its server overloaded, or "
-		       "its way to "
-		       "the endpoint closed? (B too late)";
-	if (n->step_ns[STEP_PARKED] < 0)
-		return "the target agreed, and nobody's token arrived: can the target reach internal_endpoint? (B too "
-		       "late)";
-	return "one party came and the other did not: can the asking server reach internal_endpoint? (A too late)";
-}
-
-static const char *
-advice(const struct tally_note *n)
-{
-	switch ((enum end_reason)n->reason) {
-	case END_EXPIRED: return advice_expired(n);
-	case END_DEADLINE:
-		return "the target's server did not answer in time: look at its log for this session (B too late)";
-	case END_UNKNOWN_OPERATOR:
-		return "the directory has no such operator: check the name, and its records (B unknown)";
-	case END_DENIED:
-		return "the directory does not permit the asker to call the target: an admin can add the permission (B "
-		       "not "
-		       "permitted)";
-	case END_NOT_CONNECTED:
-		return "the target has no standing connection to this proxy's server: is it running, and is this proxy "
-		       "its "
-		       "`proxy` in the directory? (B not connected)";
-	case END_REFUSED: return "the target's server said no: its log says why (B refused)";
-	case END_BUSY:
-		return "the token table or the descriptors were used up: raise public.table_slots or the descriptor "
-		       "limit, or "
-		       "ask later (token table full)";
-	case END_QUOTA: return "a limit per operator was met: the log line says which setting of public (quota)";
-	case END_DRAINING: return "this proxy is being stopped: ask another one, or later (draining)";
-	case END_STALE:
-		return "the directory could not be refreshed for longer than max_stale: is sd reachable from the "
-		       "server? "
-		       "(directory stale)";
-	case END_PEER_GONE:
-		return "the party that came first hung up before the other one came: look at its log for this session";
-	case END_UNREACHABLE: return "this proxy's own message server could not be reached: is it running?";
-	case END_BAD_REQUEST: return "the request lacked something: the asker's log has the answer with all faults";
-	default: return end_reason_help((enum end_reason)n->reason);
-	}
-}
-
-static json_t *
-story(const struct tally_note *n)
-{
-	static const char *const stages[] = { [TALLY_REFUSED] = "refused",
-		[TALLY_BROKERING] = "under way",
-		[TALLY_UNPAIRED] = "not paired",
-		[TALLY_PAIR] = "paired",
-		[TALLY_ENDED] = "ended" };
-	bool is_over = n->stage == TALLY_REFUSED || n->stage == TALLY_UNPAIRED || n->stage == TALLY_ENDED;
-	json_t *steps = json_array();
-	char began[CLOCK_RFC3339_MAX];
-
-	for (int i = 1; i < BROKER_STEP_MAX; i++)
-		if (n->step_ns[i] >= 0)
-			json_array_append_new(steps,
-			    json_pack("{s:i, s:s, s:f}", "step", i, "word", broker_step_word((enum broker_step)i), "ms",
-				(double)(n->step_ns[i] / 1000) / 1e3));
-	clock_rfc3339(n->begun_utc_ns, began);
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I}", "session", n->session, "from",
-	    n->from, "to", n->to, "began", began, "stage", stages[n->stage], "reason",
-	    is_over ? end_reason_word((enum end_reason)n->reason) : "", "help", is_over ? advice(n) : "", "steps",
-	    steps, "bytes_ab", (json_int_t)n->bytes[0], "bytes_ba", (json_int_t)n->bytes[1], "ms", (json_int_t)n->ms);
-}
-
-static json_t *
-explain(const json_t *args)
-{
-	const char *what = json_str(args, "what");
-	json_t *stories = json_array();
-	const struct tally_note *n;
-
-	if (!what) {
-		json_decref(stories);
-		return admin_error("explain: expected a session id or an operator's name");
-	}
-	for (unsigned i = 0; json_array_size(stories) < STORIES_MAX && (n = tally_note(i)); i++)
-		if (strcmp(n->session, what) == 0 || is_of(what, n->from, n->to))
-			json_array_append_new(stories, story(n));
-	if (json_array_size(stories) > 0)
-		return json_pack("{s:b, s:o}", "ok", 1, "stories", stories);
-	json_decref(stories);
-	return admin_error(
-	    "explain: nothing of %s among the last %d brokerings: look for it in older logs", what, TALLY_NOTES);
 }
 
 bool
