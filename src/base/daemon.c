@@ -19,14 +19,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <event2/event.h>
 
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
+#include "hyper/base/notify.h"
 
 static const struct {
 	int signo;
@@ -44,6 +43,7 @@ static const struct {
 struct daemon {
 	struct event_base *base;
 	struct event *sig[ARRAY_LEN(sig_tab)];
+	struct event *tick; /* NULL: no service manager */
 	daemon_on_signal cb;
 	void *arg;
 	unsigned terms; /* TERM signals seen */
@@ -199,6 +199,35 @@ arm_signals(struct daemon *d)
 	return 0;
 }
 
+static void
+on_tick(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+	notify_tick();
+}
+
+/* 0 or -ENOMEM. The manager hears from the loop now and then, and not at all when the loop stands still. */
+static int
+arm_tick(struct daemon *d)
+{
+	int64_t ms;
+	struct timeval tv;
+
+	notify_open();
+	ms = notify_tick_ms();
+	if (ms == 0)
+		return 0;
+	tv.tv_sec = ms / 1000;
+	tv.tv_usec = ms % 1000 * 1000;
+	d->tick = event_new(d->base, -1, EV_PERSIST, on_tick, d);
+	if (!d->tick || event_add(d->tick, &tv) < 0)
+		return -ENOMEM;
+	notify_tick(); /* what was executed anew continues its predecessor's watchdog */
+	return 0;
+}
+
 int
 daemon_new(daemon_on_signal cb, void *arg, struct daemon **ret)
 {
@@ -216,6 +245,8 @@ daemon_new(daemon_on_signal cb, void *arg, struct daemon **ret)
 	set_event_memory();
 	d->base = event_base_new();
 	rc = d->base ? arm_signals(d) : -ENOMEM;
+	if (rc == 0)
+		rc = arm_tick(d);
 	if (rc < 0) {
 		daemon_free(d);
 		return rc;
@@ -248,8 +279,10 @@ daemon_run(struct daemon *d)
 void
 daemon_stop(struct daemon *d, int exit_code)
 {
-	if (!d->is_stopped)
+	if (!d->is_stopped) {
 		d->exit_code = exit_code;
+		notify_stopping(0);
+	}
 	d->is_stopped = true;
 	event_base_loopbreak(d->base);
 }
@@ -264,32 +297,13 @@ daemon_free(struct daemon *d)
 	for (i = 0; i < ARRAY_LEN(d->sig); i++)
 		if (d->sig[i])
 			event_free(d->sig[i]);
+	if (d->tick)
+		event_free(d->tick);
 	if (d->base)
 		event_base_free(d->base);
+	notify_describe(NULL, NULL);
 	set_write_signals(SIG_DFL);
 	free(d);
-}
-
-/* One datagram to the service manager's socket (sd_notify(3) describes it). */
-static void
-notify(const char *text)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
-	size_t len = path ? strlen(path) : 0;
-	int fd;
-
-	if (len < 2 || len >= sizeof(sun.sun_path) || (path[0] != '/' && path[0] != '@'))
-		return;
-	memcpy(sun.sun_path, path, len);
-	if (path[0] == '@') /* an abstract name begins with NUL and has no end mark */
-		sun.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || sendto(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&sun,
-			  (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0)
-		log_warn(
-		    "notify", "err=\"%s\" why=\"NOTIFY_SOCKET could not be told that we are ready\"", strerror(errno));
-	fd_close(&fd);
 }
 
 void
@@ -302,5 +316,5 @@ daemon_ready(const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	log_info("ready", "%s", text);
-	notify("READY=1");
+	notify_ready();
 }

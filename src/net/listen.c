@@ -27,6 +27,7 @@
 #include "hyper/base/bytes.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
+#include "net/listen_impl.h"
 
 #define LISTEN_BACKLOG    1024
 #define LISTEN_PORT_TRIES 16 /* port 0: another socket may hold the chosen port on the second address */
@@ -99,15 +100,8 @@ sockaddr_text(const struct sockaddr *sa, socklen_t len, char ret[HOSTPORT_MAX])
 	}
 }
 
-/* The addresses of a name, without repeats, in sockaddr form. */
-struct addresses {
-	struct sockaddr_storage sa[LISTEN_MAX];
-	socklen_t len[LISTEN_MAX];
-	size_t n;
-};
-
 static bool
-addresses_add(struct addresses *a, const struct sockaddr *sa, socklen_t len)
+addresses_add(struct listen_addresses *a, const struct sockaddr *sa, socklen_t len)
 {
 	size_t i;
 
@@ -121,8 +115,8 @@ addresses_add(struct addresses *a, const struct sockaddr *sa, socklen_t len)
 	return true;
 }
 
-static int
-resolve(const char *host, struct addresses *ret, char err[LISTEN_ERR_MAX])
+int
+listen_resolve(const char *host, struct listen_addresses *ret, char err[LISTEN_ERR_MAX])
 {
 	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
 	static const char *const localhost[] = { "127.0.0.1", "::1" };
@@ -149,8 +143,15 @@ resolve(const char *host, struct addresses *ret, char err[LISTEN_ERR_MAX])
 	return -EADDRNOTAVAIL;
 }
 
-static void
-set_port(struct sockaddr_storage *sa, uint16_t port)
+uint16_t
+listen_port(const struct sockaddr_storage *sa)
+{
+	return ntohs(sa->ss_family == AF_INET ? ((const struct sockaddr_in *)(const void *)sa)->sin_port
+					      : ((const struct sockaddr_in6 *)(const void *)sa)->sin6_port);
+}
+
+void
+listen_set_port(struct sockaddr_storage *sa, uint16_t port)
 {
 	if (sa->ss_family == AF_INET)
 		((struct sockaddr_in *)(void *)sa)->sin_port = htons(port);
@@ -160,7 +161,7 @@ set_port(struct sockaddr_storage *sa, uint16_t port)
 
 /* 0 with *ret_fd taken and *ret_port what it is bound to, or -errno. */
 static int
-listen_one(const struct sockaddr_storage *sa, socklen_t len, int *ret_fd, uint16_t *ret_port)
+open_one(const struct sockaddr_storage *sa, socklen_t len, int *ret_fd, uint16_t *ret_port)
 {
 	int fd = socket(sa->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, rc = 0;
 	struct sockaddr_storage own = { .ss_family = AF_UNSPEC };
@@ -179,8 +180,7 @@ listen_one(const struct sockaddr_storage *sa, socklen_t len, int *ret_fd, uint16
 		fd_close(&fd);
 		return rc;
 	}
-	*ret_port = ntohs(own.ss_family == AF_INET ? ((struct sockaddr_in *)(void *)&own)->sin_port
-						   : ((struct sockaddr_in6 *)(void *)&own)->sin6_port);
+	*ret_port = listen_port(&own);
 	*ret_fd = fd;
 	return 0;
 }
@@ -206,25 +206,36 @@ bind_hint(int rc)
 	}
 }
 
+int
+listen_one(const struct sockaddr_storage *sa, socklen_t len, int *ret_fd, uint16_t *ret_port, char err[LISTEN_ERR_MAX],
+    bool *ret_missing)
+{
+	int rc = open_one(sa, len, ret_fd, ret_port);
+	char text[HOSTPORT_MAX];
+
+	if (rc == 0)
+		return 0;
+	sockaddr_text((const struct sockaddr *)(const void *)sa, len, text);
+	snprintf(err, LISTEN_ERR_MAX, "cannot listen on %.100s: %s%s", text, strerror(-rc), bind_hint(rc));
+	*ret_missing = family_is_missing(sa, rc);
+	return rc;
+}
+
 static int
-listen_all(struct addresses *a, uint16_t port, struct listeners *ret, char err[LISTEN_ERR_MAX])
+listen_all(struct listen_addresses *a, uint16_t port, struct listeners *ret, char err[LISTEN_ERR_MAX])
 {
 	struct listeners l = { .n = 0, .port = port };
 	int rc = 0, missing = 0;
 	size_t i;
 
 	for (i = 0; rc == 0 && i < a->n; i++) {
-		char text[HOSTPORT_MAX];
+		bool is_missing = false;
 
-		set_port(&a->sa[i], l.port);
-		rc = listen_one(&a->sa[i], a->len[i], &l.fd[l.n], &l.port);
+		listen_set_port(&a->sa[i], l.port);
+		rc = listen_one(&a->sa[i], a->len[i], &l.fd[l.n], &l.port, err, &is_missing);
 		if (rc == 0) {
 			l.n++;
-			continue;
-		}
-		sockaddr_text((const struct sockaddr *)(const void *)&a->sa[i], a->len[i], text);
-		snprintf(err, LISTEN_ERR_MAX, "cannot listen on %.100s: %s%s", text, strerror(-rc), bind_hint(rc));
-		if (family_is_missing(&a->sa[i], rc)) {
+		} else if (is_missing) {
 			missing = rc;
 			rc = 0;
 		}
@@ -321,7 +332,7 @@ take_given(const char *hostport, struct listeners *ret)
 int
 listeners_open(const char *hostport, struct listeners *ret, char err[LISTEN_ERR_MAX])
 {
-	struct addresses a = { .n = 0 };
+	struct listen_addresses a = { .n = 0 };
 	char host[256];
 	uint16_t port;
 	int rc, tries;
@@ -337,7 +348,7 @@ listeners_open(const char *hostport, struct listeners *ret, char err[LISTEN_ERR_
 		    "'%.100s' is no address to listen on: host:port or [ipv6]:port is expected", hostport);
 		return -EINVAL;
 	}
-	rc = resolve(host, &a, err);
+	rc = listen_resolve(host, &a, err);
 	if (rc != 0)
 		return rc;
 	for (tries = 0; tries < LISTEN_PORT_TRIES; tries++) {

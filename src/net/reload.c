@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "hyper/base/clock.h"
+#include "hyper/base/notify.h"
 #include "hyper/wire/json.h"
 
 void
@@ -94,6 +95,7 @@ reload_log(const struct reload *r, bool ok)
 	else
 		log_error("reload_failed", "faults=%zu why=\"nothing was changed, the settings of before hold\"",
 		    json_array_size(r->faults));
+	notify_ready();
 }
 
 json_t *

@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include "hyper/base/notify.h"
 #include "hyper/net/reload.h"
 #include "hyper/settings/settings.h"
 
@@ -22,6 +23,8 @@ sd_reload(const struct conf_sd *conf, struct rpc_server *server, bool dry, struc
 	json_t *ret;
 	int rc;
 
+	if (!dry)
+		notify_reloading();
 	reload_begin(&report);
 	rc = reload_loaded(&report, settings_load_sd(getenv("SD_SETTINGS"), &fresh, &errors), &errors);
 	if (rc == 0)

@@ -23,6 +23,8 @@
 
 #include "hyper/base/daemon.h"
 #include "hyper/base/log.h"
+#include "hyper/base/notify.h"
+#include "hyper/net/activate.h"
 #include "hyper/net/admin.h"
 #include "hyper/net/rpcserver.h"
 #include "sd/api.h"
@@ -121,15 +123,39 @@ ignore_file_size_signal(void)
 	sigaction(SIGXFSZ, &ignore, NULL);
 }
 
+/* notify_describe_cb */
+static void
+describe(char ret[NOTIFY_STATUS_MAX], void *arg)
+{
+	const struct sd *sd = arg;
+
+	snprintf(ret, NOTIFY_STATUS_MAX, "serving: %zu records", book_length(sd->book));
+}
+
+static int
+take_sockets(const struct conf_sd *conf, char err[LISTEN_ERR_MAX])
+{
+	const struct activate_name names[] = {
+		{ "rpc", "jsonrpc_server.bind_address", conf->rpc_server->bind_address },
+		{ "status", "metrics.bind_address", conf->metrics ? conf->metrics->bind_address : NULL },
+	};
+
+	return activate_sockets(names, ARRAY_LEN(names), err);
+}
+
 static int
 sd_open(struct sd *sd, const struct conf_sd *conf)
 {
 	char err[BOOK_ERR_MAX] = "out of memory";
-	char why[RPC_SERVER_ERR_MAX] = "out of memory";
+	char why[RPC_SERVER_ERR_MAX > LISTEN_ERR_MAX ? RPC_SERVER_ERR_MAX : LISTEN_ERR_MAX] = "out of memory";
 
 	if (book_open(conf, &sd->book, err) < 0) {
 		log_error("start_failed", "err=\"%s\"", err);
 		return EXIT_FAIL;
+	}
+	if (take_sockets(conf, why) < 0) {
+		log_error("start_failed", "err=\"%s\"", why);
+		return EXIT_SETTINGS;
 	}
 	if (daemon_new(on_signal, sd, &sd->daemon) < 0 ||
 	    !(sd->end_ev = evtimer_new(daemon_base(sd->daemon), on_end, sd)) ||
@@ -158,6 +184,7 @@ sd_run(const struct conf_sd *conf)
 	ignore_file_size_signal();
 	code = sd_open(&sd, conf);
 	if (code == EXIT_OK) {
+		notify_describe(describe, &sd);
 		daemon_ready("jsonrpc_port=%u metrics_port=%u records=%zu store=%s", rpc_server_port(sd.server),
 		    sd_show_port(sd.show), book_length(sd.book), conf->store_path);
 		code = daemon_run(sd.daemon);

@@ -16,6 +16,7 @@
 #include "hyper/server/server.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,7 +25,9 @@
 #include "hyper/base/clock.h"
 #include "hyper/base/daemon.h"
 #include "hyper/base/log.h"
+#include "hyper/base/notify.h"
 #include "hyper/directory/directory.h"
+#include "hyper/net/activate.h"
 #include "hyper/net/linger.h"
 #include "server/accept.h"
 #include "server/broker.h"
@@ -170,13 +173,43 @@ server_add_channel(struct server *s, const struct conf_channel *ch, char err[CH_
 	return rc;
 }
 
+/* notify_describe_cb */
+static void
+server_describe(char ret[NOTIFY_STATUS_MAX], void *arg)
+{
+	const struct server *s = arg;
+
+	snprintf(ret, NOTIFY_STATUS_MAX, "serving: %zu calls in flight", broker_in_flight(s->broker));
+}
+
+static int
+server_take_sockets(const struct server *s, char err[LISTEN_ERR_MAX])
+{
+	struct activate_name names[] = {
+		{ "rpc", "channels.jsonrpc_server.bind_address", NULL },
+		{ "grpc", "channels.grpc_server.bind_address", NULL },
+	};
+
+	for (size_t i = 0; i < s->conf->n_channels; i++) {
+		const struct conf_channel *ch = &s->conf->channels[i];
+
+		if (ch->type == CONF_CH_JSONRPC_SERVER)
+			names[0].hostport = ch->rpc_server->bind_address;
+		else if (ch->type == CONF_CH_GRPC_SERVER)
+			names[1].hostport = ch->grpc_server->bind_address;
+	}
+	return activate_sockets(names, ARRAY_LEN(names), err);
+}
+
 /* 0 or -errno, which has been logged. */
 static int
 server_init(struct server *s)
 {
 	char err[SERVER_ERR_MAX] = "out of memory";
-	int rc = daemon_new(server_on_signal, s, &s->daemon);
+	int rc = server_take_sockets(s, err);
 
+	if (rc == 0)
+		rc = daemon_new(server_on_signal, s, &s->daemon);
 	if (rc == 0) {
 		s->base = daemon_base(s->daemon);
 		rc = directory_new(s->base, s->conf->directory, &s->dir, err);
@@ -237,6 +270,7 @@ hyper_server_run(const struct conf_hyper *conf)
 	int code = EXIT_FAIL;
 
 	if (server_init(&s) == 0) {
+		notify_describe(server_describe, &s);
 		daemon_ready("name=%s jsonrpc_port=%u grpc_port=%u", conf->name,
 		    s.rpc_server ? ch_rpc_server_port(s.rpc_server) : 0,
 		    s.grpc_server ? ch_grpc_server_port(s.grpc_server) : 0);

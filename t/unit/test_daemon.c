@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 #include "hyper/base/daemon.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
+#include "hyper/base/notify.h"
 
 struct seen {
 	struct daemon *d;
@@ -110,11 +112,43 @@ test_stop(void **state)
 	daemon_free(s.d);
 }
 
+/* A manager's socket named `name` ("@..." abstract), and NOTIFY_SOCKET set to it. */
+static int
+manager_open(const char *name)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+
+	memcpy(sun.sun_path, name, strlen(name));
+	if (name[0] == '@')
+		sun.sun_path[0] = '\0';
+	assert_int_equal(
+	    bind(fd, (struct sockaddr *)&sun, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name))), 0);
+	setenv("NOTIFY_SOCKET", name, 1);
+	return fd;
+}
+
+/* The next datagram, "" none. */
+static const char *
+heard(int fd)
+{
+	static char buf[1024];
+	ssize_t n = read(fd, buf, sizeof(buf) - 1);
+
+	buf[n > 0 ? n : 0] = '\0';
+	return buf;
+}
+
+static void
+describe(char ret[NOTIFY_STATUS_MAX], void *arg)
+{
+	snprintf(ret, NOTIFY_STATUS_MAX, "%s", (const char *)arg);
+}
+
 static void
 test_ready(void **state)
 {
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
-	char dir[] = "/tmp/hyper-daemon-XXXXXX", name[64], buf[32];
+	char dir[] = "/tmp/hyper-daemon-XXXXXX", name[64], want[128], what[32];
 	int fd, p[2], saved = dup(2);
 	ssize_t n;
 
@@ -125,19 +159,32 @@ test_ready(void **state)
 	assert_non_null(mkdtemp(dir));
 	for (int is_abstract = 0; is_abstract < 2; is_abstract++) {
 		snprintf(name, sizeof(name), "%s%s/notify", is_abstract ? "@" : "", dir);
-		memset(sun.sun_path, 0, sizeof(sun.sun_path));
-		memcpy(sun.sun_path, name, strlen(name));
-		if (is_abstract)
-			sun.sun_path[0] = '\0';
-		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
-		assert_int_equal(bind(fd, (struct sockaddr *)&sun,
-				     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name))),
-		    0);
-		setenv("NOTIFY_SOCKET", name, 1);
+		fd = manager_open(name);
+		notify_open();
+		notify_reloading();
+		assert_string_equal(heard(fd), ""); /* not before it was ready */
 		daemon_ready("port=%d", 99);
-		n = read(fd, buf, sizeof(buf));
-		assert_int_equal(n, 7);
-		assert_memory_equal(buf, "READY=1", 7);
+		snprintf(want, sizeof(want), "READY=1\nMAINPID=%d", (int)getpid());
+		assert_string_equal(heard(fd), want);
+		notify_reloading();
+		assert_memory_equal(heard(fd), "RELOADING=1\nMONOTONIC_USEC=", 27);
+		snprintf(what, sizeof(what), "serving\n3 pairs");
+		notify_describe(describe, what);
+		notify_ready();
+		snprintf(want, sizeof(want), "READY=1\nMAINPID=%d\nSTATUS=serving", (int)getpid());
+		assert_string_equal(heard(fd), want);
+		notify_status();
+		assert_string_equal(heard(fd), ""); /* nothing new */
+		snprintf(what, sizeof(what), "draining");
+		notify_status();
+		assert_string_equal(heard(fd), "STATUS=draining");
+		notify_stopping(30000);
+		assert_string_equal(heard(fd), "STOPPING=1\nEXTEND_TIMEOUT_USEC=30000000\nSTATUS=draining");
+		notify_reloading();
+		notify_ready();
+		notify_stopping(0);
+		assert_string_equal(heard(fd), ""); /* nothing takes it back */
+		notify_describe(NULL, NULL);
 		close(fd);
 		unlink(name);
 	}
@@ -156,6 +203,112 @@ test_ready(void **state)
 	close(p[0]);
 }
 
+/* A queue that is full: what must not be lost is said later. A manager that is gone is left alone. */
+static void
+test_slow_manager(void **state)
+{
+	char name[64];
+	int fd, n = 0;
+
+	(void)state;
+	log_open("prog", LOG_LVL_BUG);
+	snprintf(name, sizeof(name), "@hyper-daemon-%d", (int)getpid());
+	fd = manager_open(name);
+	notify_open();
+	notify_ready();
+	for (int i = 0; i < 10000; i++)
+		notify_ready();
+	while (*heard(fd))
+		n++;
+	assert_in_range(n, 1, 9999);
+	notify_tick();
+	assert_memory_equal(heard(fd), "READY=1\n", 8);
+	notify_tick();
+	assert_string_equal(heard(fd), "");
+	assert_non_null(getenv("NOTIFY_SOCKET"));
+	close(fd);
+	notify_ready();
+	assert_null(getenv("NOTIFY_SOCKET"));
+	assert_int_equal(notify_tick_ms(), 0);
+	log_open("prog", LOG_LVL_INFO);
+}
+
+static void
+on_busy(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+	usleep(300000);
+}
+
+/* Ticks that a loop of `ms` sends, with a call-back that takes 300 ms of them where `is_busy`. */
+static int
+ticks(int fd, int ms, bool is_busy)
+{
+	struct timeval end = { .tv_usec = ms * 1000 }, soon = { 0, 0 };
+	struct seen s = { .want = 9 };
+	int n = 0;
+
+	assert_int_equal(daemon_new(on_signal, &s, &s.d), 0);
+	if (is_busy)
+		event_base_once(daemon_base(s.d), -1, EV_TIMEOUT, on_busy, NULL, &soon);
+	event_base_once(daemon_base(s.d), -1, EV_TIMEOUT, on_timer, s.d, &end);
+	daemon_run(s.d);
+	daemon_free(s.d);
+	for (const char *text = heard(fd); *text; text = heard(fd))
+		n += strcmp(text, "WATCHDOG=1") == 0;
+	return n;
+}
+
+static void
+test_watchdog(void **state)
+{
+	static const struct {
+		const char *usec, *pid;
+		int64_t tick_ms;
+	} tab[] = {
+		{ NULL, NULL, 3000 },
+		{ "40000", NULL, 20 },
+		{ "30000000", NULL, 3000 },
+		{ "8000000", NULL, 2000 },
+		{ "10000000", NULL, 2500 },
+		{ "40000", "1", 3000 },
+		{ "x", NULL, 3000 },
+		{ "0", NULL, 3000 },
+		{ "-40000", NULL, 3000 },
+		{ "40000", "self", 20 },
+	};
+	char name[64], pid[16];
+	int fd, n;
+
+	(void)state;
+	snprintf(name, sizeof(name), "@hyper-daemon-%d", (int)getpid());
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	fd = manager_open(name);
+	for (size_t i = 0; i < ARRAY_LEN(tab); i++) {
+		unsetenv("WATCHDOG_USEC");
+		unsetenv("WATCHDOG_PID");
+		if (tab[i].usec)
+			setenv("WATCHDOG_USEC", tab[i].usec, 1);
+		if (tab[i].pid)
+			setenv("WATCHDOG_PID", strcmp(tab[i].pid, "self") == 0 ? pid : tab[i].pid, 1);
+		notify_open();
+		assert_int_equal(notify_tick_ms(), tab[i].tick_ms);
+	}
+	n = ticks(fd, 300, false);
+	assert_in_range(n, 2, 18);
+	/* one at the start and one when the loop comes back: a loop that stands still feeds nothing */
+	n = ticks(fd, 290, true);
+	assert_in_range(n, 1, 3);
+	unsetenv("WATCHDOG_USEC");
+	unsetenv("WATCHDOG_PID");
+	assert_int_equal(ticks(fd, 100, false), 0);
+	unsetenv("NOTIFY_SOCKET");
+	close(fd);
+	assert_int_equal(ticks(-1, 10, false), 0);
+}
+
 int
 main(void)
 {
@@ -163,6 +316,8 @@ main(void)
 		cmocka_unit_test(test_signals),
 		cmocka_unit_test(test_stop),
 		cmocka_unit_test(test_ready),
+		cmocka_unit_test(test_slow_manager),
+		cmocka_unit_test(test_watchdog),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -39,7 +39,7 @@ int reload_step(struct reload *, int rc);
 /* Log level, format and addresses of the new settings; where lines go stays. */
 void reload_apply_log(const char *program, enum log_level, enum log_format, enum log_ip);
 
-/* Lines: reload_change and reload_needs_restart for each key, reload_fault for each fault, then reloaded or reload_failed. */
+/* The end of what notify_reloading() told the service manager. Lines: reload_change and reload_needs_restart for each key, reload_fault for each fault, then reloaded or reload_failed. */
 void reload_log(const struct reload *, bool ok);
 
 /* The answer of the admin verb `reload`, taken; NULL when out of memory. `over` is stolen, NULL: leave it out.

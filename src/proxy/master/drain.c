@@ -24,6 +24,7 @@
 #include "hyper/base/bug.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/log.h"
+#include "hyper/base/notify.h"
 #include "hyper/net/admin.h"
 #include "proxy/master/master.h"
 
@@ -164,6 +165,7 @@ begin(struct master *m)
 	}
 	master_enter(m, MASTER_DRAINING, "asked");
 	brokering_drain(m->broker, true);
+	notify_status();
 	log_info("draining", "pairs=%zu tokens=%zu", pairs_left(m), tokens_left(m));
 	return true;
 }
@@ -175,6 +177,7 @@ stop_by(struct drain *d, int64_t timeout_ms)
 
 	d->stop_ms = d->then_stop && d->stop_ms < ms ? d->stop_ms : ms;
 	d->then_stop = true;
+	notify_stopping(d->stop_ms - clock_now_ms() + MASTER_END_MS);
 }
 
 void
@@ -204,6 +207,7 @@ undrain(struct master *m, struct admin_call *call)
 	drain_fini(m);
 	brokering_drain(m->broker, false);
 	master_enter(m, MASTER_SERVING, "undrain");
+	notify_status();
 	log_info("undrained", "pairs=%zu", pairs_left(m));
 	admin_answer(call, answer(m, NULL));
 }

@@ -25,6 +25,8 @@
 #include "hyper/base/daemon.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
+#include "hyper/base/notify.h"
+#include "hyper/net/activate.h"
 #include "hyper/net/admin.h"
 #include "hyper/net/listen.h"
 #include "hyper/net/rpcclient.h"
@@ -35,6 +37,7 @@
 #include "proxy/master/drain.h"
 #include "proxy/master/master.h"
 #include "proxy/master/reload.h"
+#include "proxy/master/tally.h"
 #include "proxy/master/tell.h"
 #include "proxy/master/upgrade.h"
 
@@ -103,6 +106,19 @@ is_awaited(void *arg)
 	return meet_has_waiting(m->meet);
 }
 
+/* notify_describe_cb */
+static void
+describe(char ret[NOTIFY_STATUS_MAX], void *arg)
+{
+	const struct master *m = arg;
+	struct toktab_counts tokens = toktab_counts(m->table);
+
+	snprintf(ret, NOTIFY_STATUS_MAX, "%s: %zu pairs, %zu tokens, %zu of them parked%s",
+	    upgrade_is_running(m->upgrade) ? "upgrading" : m->view.state, quota_held(m->quota, QUOTA_PAIRS),
+	    (size_t)tokens.issued + tokens.parked, (size_t)tokens.parked,
+	    tally_get()->last_reload_failed ? "; the last reload failed, see the log" : "");
+}
+
 static void
 on_ready(void *arg)
 {
@@ -113,6 +129,7 @@ on_ready(void *arg)
 		return;
 	master_enter(m, MASTER_SERVING, "all workers serve");
 	slots_pids(m->slots, pids, sizeof(pids));
+	notify_describe(describe, m);
 	daemon_ready("port=%u jsonrpc_port=%u metrics_port=%u endpoint=%s workers=%s", (unsigned)m->listeners.port,
 	    (unsigned)rpc_server_port(m->server), show_port(m->show), m->endpoint, pids);
 	if (m->owes_reload)
@@ -146,6 +163,7 @@ master_stop(struct master *m, bool now)
 	if (m->state != MASTER_STOPPING) {
 		master_enter(m, MASTER_STOPPING, now ? "now" : "drained");
 		log_info("stopping", "deadline_ms=%d", now ? 0 : POOL_STOP_MS);
+		notify_stopping(MASTER_END_MS);
 		upgrade_stop(m->upgrade);
 		drain_over(m);
 		brokering_drain(m->broker, true);
@@ -173,6 +191,7 @@ on_upgrade_failed(const char *why, void *arg)
 	struct master *m = arg;
 	struct admin_call *call = m->upgrade_call;
 
+	notify_ready();
 	m->upgrade_call = NULL;
 	if (call)
 		admin_answer(call, admin_error("%s", why));
@@ -208,6 +227,7 @@ master_upgrade(struct master *m, struct admin_call *call)
 		return;
 	}
 	m->upgrade_call = call;
+	notify_reloading();
 	if (upgrade_begin(m->upgrade) < 0)
 		on_upgrade_failed("the check of the last one has not ended yet", m);
 }
@@ -234,6 +254,19 @@ on_signal(enum daemon_signal sig, void *arg)
 }
 
 /* --- start --- */
+
+/* What the service manager hands over. */
+static int
+take_sockets(const struct conf_proxy *conf, char err[LISTEN_ERR_MAX])
+{
+	const struct activate_name names[] = {
+		{ "relay", "public.internal_bind_address", conf->public->internal_bind_address },
+		{ "rpc", "public.jsonrpc_server.bind_address", conf->public->rpc_server->bind_address },
+		{ "status", "metrics.bind_address", conf->metrics ? conf->metrics->bind_address : NULL },
+	};
+
+	return activate_sockets(names, ARRAY_LEN(names), err);
+}
 
 /* What the descriptors permit. 0 or -EMFILE. */
 static int
@@ -425,6 +458,10 @@ master_start(struct master *m, const struct state *inherited)
 	const char *what = "limits";
 	int rc = check_limits(m);
 
+	if (rc == 0) {
+		what = "sockets";
+		rc = take_sockets(m->conf, err);
+	}
 	if (rc == 0) {
 		what = "public.internal_bind_address";
 		rc = open_endpoint(m, err);

@@ -65,6 +65,9 @@ struct master {
 /* The only place that writes m->state. */
 void master_enter(struct master *, enum master_state to, const char *why);
 
+/* From the end of the drain to that of the process, at most. */
+#define MASTER_END_MS (POOL_STOP_MS + 8000)
+
 /* Workers are told to stop, or killed with `now`; the loop ends when they are gone. May come again. */
 void master_stop(struct master *, bool now);
 

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
+#include "hyper/base/notify.h"
 #include "hyper/net/admin.h"
 #include "hyper/net/reload.h"
 #include "hyper/settings/settings.h"
@@ -172,6 +173,8 @@ reload_settings(struct master *m, bool dry)
 	json_t *ret, *held_over = NULL;
 	int rc;
 
+	if (!dry)
+		notify_reloading();
 	reload_begin(&n.report);
 	rc = read_settings(&n);
 	if (rc == 0)
