@@ -1,7 +1,7 @@
 /* fd.c - closing, accepting and passing descriptors
  *
  * Always true:
- *  1. A descriptor that fd_recv() took from the kernel is either in *ret_fd or
+ *  1. A descriptor that was taken from the kernel is either in what is returned or
  *     closed. What the sender wrote makes no difference.
  *  2. Nothing here waits, and every new descriptor is close-on-exec.
  *
@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "hyper/base/bug.h"
@@ -35,10 +36,10 @@ enum {
 	TCP_CLOSING = 11
 };
 
-/* Room for one descriptor. CMSG_SPACE is padded: on LP64 two fit, three are cut. */
+/* Room for FD_PASS_MAX descriptors. CMSG_SPACE is padded, so a few more may fit than were asked for. */
 union control {
 	struct cmsghdr align;
-	char buf[CMSG_SPACE(sizeof(int))];
+	char buf[CMSG_SPACE(FD_PASS_MAX * sizeof(int))];
 };
 #define FDS_MAX (sizeof(union control) / sizeof(int))
 
@@ -187,24 +188,26 @@ fd_notice_vanished(int fd)
 }
 
 int
-fd_send(int sock, const void *data, size_t len, int pass_fd)
+fd_send_many(int sock, const struct iovec *iov, size_t n_iov, const int *pass_fds, size_t n_fds)
 {
-	struct iovec iov = { .iov_base = (void *)data, .iov_len = len };
-	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct msghdr mh = { .msg_iov = (struct iovec *)iov, .msg_iovlen = n_iov };
 	union control ctl;
 	struct cmsghdr *c;
+	size_t len = 0;
 	ssize_t n;
 
-	BUG_ON(len == 0); /* an empty datagram looks like the end of the stream */
-	if (pass_fd >= 0) {
-		memset(&ctl, 0, sizeof(ctl));
+	for (size_t i = 0; i < n_iov; i++)
+		len += iov[i].iov_len;
+	BUG_ON(len == 0 || n_fds > FD_PASS_MAX); /* an empty datagram looks like the end of the stream */
+	if (n_fds > 0) {
+		memset(&ctl, 0, CMSG_SPACE(n_fds * sizeof(int)));
 		mh.msg_control = ctl.buf;
-		mh.msg_controllen = CMSG_SPACE(sizeof(int));
+		mh.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
 		c = CMSG_FIRSTHDR(&mh);
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &pass_fd, sizeof(int));
+		c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+		memcpy(CMSG_DATA(c), pass_fds, n_fds * sizeof(int));
 	}
 	do
 		n = sendmsg(sock, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -212,6 +215,14 @@ fd_send(int sock, const void *data, size_t len, int pass_fd)
 	if (n < 0)
 		return -errno;
 	return n == (ssize_t)len ? 0 : -EMSGSIZE;
+}
+
+int
+fd_send(int sock, const void *data, size_t len, int pass_fd)
+{
+	const struct iovec iov = { .iov_base = (void *)data, .iov_len = len };
+
+	return fd_send_many(sock, &iov, 1, &pass_fd, pass_fd >= 0);
 }
 
 /* Collects the descriptors of all control messages; returns how many. */
@@ -253,7 +264,7 @@ receive(int sock, struct msghdr *mh)
 }
 
 ssize_t
-fd_recv(int sock, void *buf, size_t cap, int *ret_fd, bool *ret_lost)
+fd_recv_many(int sock, void *buf, size_t cap, int ret_fds[FD_PASS_MAX], size_t *ret_n, bool *ret_lost)
 {
 	union control ctl;
 	struct iovec iov = { .iov_base = buf, .iov_len = cap };
@@ -265,9 +276,8 @@ fd_recv(int sock, void *buf, size_t cap, int *ret_fd, bool *ret_lost)
 	size_t n;
 	ssize_t r;
 
-	*ret_fd = -1;
-	if (ret_lost)
-		*ret_lost = false;
+	*ret_n = 0;
+	*ret_lost = false;
 	r = receive(sock, &mh);
 	if (r < 0)
 		return r;
@@ -276,14 +286,34 @@ fd_recv(int sock, void *buf, size_t cap, int *ret_fd, bool *ret_lost)
 	is_cut = mh.msg_flags & MSG_CTRUNC;
 	if (r == 0 && n == 0 && !is_cut)
 		return 0;
-	if (r == 0 || n > 1 || (n == 1 && is_cut) || (mh.msg_flags & MSG_TRUNC)) {
+	if (r == 0 || n > FD_PASS_MAX || (mh.msg_flags & MSG_TRUNC)) {
 		while (n > 0)
 			fd_close(&fds[--n]);
 		return -EPROTO;
 	}
-	/* cut with nothing received is not the sender's fault: we are out of descriptors */
+	memcpy(ret_fds, fds, n * sizeof(int));
+	*ret_n = n;
+	/* cut is not the sender's fault unless it sent more than there may be: we are out of descriptors */
+	*ret_lost = is_cut;
+	return r;
+}
+
+ssize_t
+fd_recv(int sock, void *buf, size_t cap, int *ret_fd, bool *ret_lost)
+{
+	int fds[FD_PASS_MAX];
+	bool lost;
+	size_t n;
+	ssize_t r = fd_recv_many(sock, buf, cap, fds, &n, &lost);
+
+	*ret_fd = -1;
 	if (ret_lost)
-		*ret_lost = is_cut;
+		*ret_lost = r > 0 && n == 0 && lost;
+	if (n > 1 || (n == 1 && lost)) {
+		while (n > 0)
+			fd_close(&fds[--n]);
+		return -EPROTO;
+	}
 	if (n == 1)
 		*ret_fd = fds[0];
 	return r;

@@ -1,12 +1,13 @@
 /* chanmsg.c - packs and unpacks the messages between proxy master and worker
  *
- *      datagram = array of n <= CHAN_SCALARS_MAX scalars: fixarray, or array16 where n > 15
+ *      datagram = 1 to CHAN_DATAGRAM_MSGS messages
+ *      message  = array of n <= CHAN_SCALARS_MAX scalars: fixarray, or array16 where n > 15
  *                 [0] CHAN_VERSION   [1] type   [2] generation   [3..] the type's fields
  *
  * Each type's fields, in their order, are the rows of CHAN_FIELDS and nowhere else; docs/ipc.md repeats them.
  *
  * Always true:
- *  1. msgpack-c sees only a datagram whose bytes were walked to the last one: a
+ *  1. msgpack-c sees only a message whose bytes were walked to the last one: a
  *     5-byte array32 would make it reserve 2 GB (faults.md).
  *  2. What one side packs the other unpacks to the same struct; fields that the
  *     type lacks are zero.
@@ -297,22 +298,22 @@ array_len(const uint8_t *buf, size_t len, size_t *ret_first)
 	return n > CHAN_SCALARS_MAX || (is_long && n < 16) ? 0 : n;
 }
 
-/* Is it a flat array of scalars, not too many, to the last byte? (invariant 1) */
-static bool
-bytes_are_flat(const uint8_t *buf, size_t len)
+/* Bytes of the flat array of scalars, not too many, that begins here; 0: it is none, or is cut. (invariant 1) */
+static size_t
+flat_len(const uint8_t *buf, size_t len)
 {
 	size_t at, n = array_len(buf, len, &at);
 
-	if (n == 0 || len > CHAN_MSG_MAX)
-		return false;
+	if (n == 0)
+		return 0;
 	for (; n > 0 && at < len; n--) {
 		size_t step = scalar_len(buf + at, len - at);
 
 		if (step == 0 || step > len - at)
-			return false;
+			return 0;
 		at += step;
 	}
-	return n == 0 && at == len;
+	return n == 0 && at <= CHAN_MSG_MAX ? at : 0;
 }
 
 static bool
@@ -396,24 +397,53 @@ unpack_room(void)
 	return is_there ? &room : NULL;
 }
 
-int
-chan_unpack(const uint8_t *buf, size_t len, struct chan_msg *ret)
+/* Bytes of the message that begins here, or -errno. */
+static int
+unpack_first(const uint8_t *buf, size_t len, struct chan_msg *ret)
 {
+	size_t off = 0, mine = flat_len(buf, len);
 	msgpack_unpack_return end;
 	msgpack_zone *room;
 	msgpack_object got;
-	size_t off = 0;
 
-	if (!bytes_are_flat(buf, len))
+	if (mine == 0)
 		return -EPROTO;
 	room = unpack_room();
 	if (!room)
 		return -ENOMEM;
-	end = msgpack_unpack((const char *)buf, len, &off, room, &got);
+	end = msgpack_unpack((const char *)buf, mine, &off, room, &got);
 	if (end == MSGPACK_UNPACK_NOMEM_ERROR)
 		return -ENOMEM;
-	if (end != MSGPACK_UNPACK_SUCCESS || off != len || got.type != MSGPACK_OBJECT_ARRAY ||
+	if (end != MSGPACK_UNPACK_SUCCESS || off != mine || got.type != MSGPACK_OBJECT_ARRAY ||
 	    !read_message(&got.via.array, ret))
 		return -EPROTO;
+	return (int)mine;
+}
+
+int
+chan_unpack(const uint8_t *buf, size_t len, struct chan_msg *ret)
+{
+	struct chan_msg msg;
+	int n = unpack_first(buf, len, &msg);
+
+	if (n < 0 || (size_t)n != len)
+		return n < 0 ? n : -EPROTO;
+	*ret = msg;
 	return 0;
+}
+
+int
+chan_unpack_all(const uint8_t *buf, size_t len, struct chan_msg ret[CHAN_DATAGRAM_MSGS], size_t *ret_fds)
+{
+	size_t at = 0, fds = 0;
+	int n = 0, step;
+
+	for (; at < len; at += (size_t)step) {
+		step = n < CHAN_DATAGRAM_MSGS ? unpack_first(buf + at, len - at, &ret[n]) : -EPROTO;
+		if (step < 0)
+			return step;
+		fds += chan_has_fd(ret[n++].type);
+	}
+	*ret_fds = fds;
+	return n > 0 ? n : -EPROTO;
 }

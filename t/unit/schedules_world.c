@@ -306,26 +306,38 @@ pipe_come(struct proc *p, uint32_t no, int *fd)
 	*fd = -1;
 }
 
+static void
+proc_hear(struct proc *p, const struct chan_msg *msg, int *fd)
+{
+	MUST(msg->gen == p->gen, "generation %u for %u", msg->gen, p->gen);
+	say_verbose("      worker %u reads %s\n", p->slot, chan_type_name(msg->type));
+	if (msg->type == CHAN_STOP)
+		p->is_told_to_stop = true;
+	else if (msg->type == CHAN_PIPE)
+		pipe_come(p, msg->pipe, fd);
+	else if (msg->type != CHAN_SETTINGS && msg->type != CHAN_NOPIPE)
+		model_on_answer(p, msg, fd);
+}
+
 void
 proc_read(struct proc *p)
 {
-	uint8_t buf[CHAN_MSG_MAX];
-	struct chan_msg msg;
+	uint8_t buf[CHAN_DATAGRAM_MAX];
+	struct chan_msg msg[CHAN_DATAGRAM_MSGS];
+	size_t wanted;
 	ssize_t n;
 	int fd;
 
 	while ((n = fd_recv(p->chan, buf, sizeof(buf), &fd, NULL)) > 0) {
-		MUST(chan_unpack(buf, (size_t)n, &msg) == 0, "the master sent what does not parse");
-		MUST(msg.gen == p->gen, "generation %u for %u", msg.gen, p->gen);
-		MUST(chan_has_fd(msg.type) == (fd >= 0), "%s with a wrong number of descriptors",
-		    chan_type_name(msg.type));
-		say_verbose("      worker %u reads %s\n", p->slot, chan_type_name(msg.type));
-		if (msg.type == CHAN_STOP)
-			p->is_told_to_stop = true;
-		else if (msg.type == CHAN_PIPE)
-			pipe_come(p, msg.pipe, &fd);
-		else if (msg.type != CHAN_SETTINGS && msg.type != CHAN_NOPIPE)
-			model_on_answer(p, &msg, &fd);
+		int k = chan_unpack_all(buf, (size_t)n, msg, &wanted);
+
+		MUST(k > 0, "the master sent what does not parse");
+		MUST(wanted == (size_t)(fd >= 0), "%zu descriptors belong to a datagram, %d came", wanted, fd >= 0);
+		for (int i = 0; i < k; i++) {
+			int none = -1;
+
+			proc_hear(p, &msg[i], chan_has_fd(msg[i].type) ? &fd : &none);
+		}
 		fd_close(&fd);
 	}
 	MUST(n == -EAGAIN || p->is_wrong || w.is_stopping, "worker %u lost its channel", p->slot);

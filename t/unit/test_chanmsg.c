@@ -27,17 +27,17 @@ static const struct {
 	size_t len;
 	bool fd;
 } messages[] = {
-	{ { .type = CHAN_READY, .gen = 7, .pid = 4711 }, B(0x94, 1, 1, 7, 0xcd, 0x12, 0x67), false },
+	{ { .type = CHAN_READY, .gen = 7, .pid = 4711 }, B(0x94, 2, 1, 7, 0xcd, 0x12, 0x67), false },
 	{ { .type = CHAN_SETTINGS,
 	      .gen = 7,
 	      .settings = { 10000, 100, 65536, 0, 5, 1000, 0, true, LOG_LVL_DEBUG, 256, 300, 9, true, 1000, 7, 15, 5, 3,
 		  200, LOG_FORMAT_JSON, LOG_IP_PREFIX, LOG_TO_FILE } },
-	    B(0xdc, 0, 25, 1, 2, 7, 0xcd, 0x27, 0x10, 100, 0xce, 0, 1, 0, 0, 0, 5, 0xcd, 0x03, 0xe8, 0, 0xc3, 4, 0xcd,
+	    B(0xdc, 0, 25, 2, 2, 7, 0xcd, 0x27, 0x10, 100, 0xce, 0, 1, 0, 0, 0, 5, 0xcd, 0x03, 0xe8, 0, 0xc3, 4, 0xcd,
 		1, 0, 0xcd, 1, 44, 9, 0xc3, 0xcd, 3, 0xe8, 7, 15, 5, 3, 0xcc, 200, 1, 1, 1),
 	    false },
-	{ { .type = CHAN_ARRIVED, .gen = 7, .conn = 1, .token = ONES(ONES32) }, B(0x95, 1, 3, 7, 1, 0xc4, 32, ONES32),
+	{ { .type = CHAN_ARRIVED, .gen = 7, .conn = 1, .token = ONES(ONES32) }, B(0x95, 2, 3, 7, 1, 0xc4, 32, ONES32),
 	    true },
-	{ { .type = CHAN_PARKED, .gen = 7, .conn = 200 }, B(0x94, 1, 4, 7, 0xcc, 200), false },
+	{ { .type = CHAN_PARKED, .gen = 7, .conn = 200 }, B(0x94, 2, 4, 7, 0xcc, 200), false },
 	{ { .type = CHAN_ENDED,
 	      .gen = 0,
 	      .pair = UINT64_MAX,
@@ -45,18 +45,18 @@ static const struct {
 	      .bytes_ab = 1,
 	      .bytes_ba = 2,
 	      .ms = 3 },
-	    B(0x98, 1, 5, 0, 0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1, 2, 3), false },
+	    B(0x98, 2, 5, 0, 0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1, 2, 3), false },
 	{ { .type = CHAN_PAIR, .gen = 7, .conn = 1, .pair = 2, .session = "0123456789ab", .asker = 5, .rate = 100 },
-	    B(0x98, 1, 6, 7, 1, 2, 0xac, '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 5, 100), true },
-	{ { .type = CHAN_PAIRED, .gen = UINT32_MAX, .pair = 2 }, B(0x94, 1, 7, 0xce, 255, 255, 255, 255, 2), false },
-	{ { .type = CHAN_REFUSED, .gen = 7, .conn = 1, .reason = END_INTERNAL }, B(0x95, 1, 8, 7, 1, END_INTERNAL),
+	    B(0x98, 2, 6, 7, 1, 2, 0xac, '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 5, 100), true },
+	{ { .type = CHAN_PAIRED, .gen = UINT32_MAX, .pair = 2 }, B(0x94, 2, 7, 0xce, 255, 255, 255, 255, 2), false },
+	{ { .type = CHAN_REFUSED, .gen = 7, .conn = 1, .reason = END_INTERNAL }, B(0x95, 2, 8, 7, 1, END_INTERNAL),
 	    false },
-	{ { .type = CHAN_DRAINED, .gen = 7 }, B(0x93, 1, 9, 7), false },
-	{ { .type = CHAN_DRAIN, .gen = 7 }, B(0x93, 1, 10, 7), false },
-	{ { .type = CHAN_STOP, .gen = 7 }, B(0x93, 1, 12, 7), false },
-	{ { .type = CHAN_WANT, .gen = 7, .n = 5 }, B(0x94, 1, 11, 7, 5), false },
-	{ { .type = CHAN_FREED, .gen = 7, .pipe = 200 }, B(0x94, 1, 13, 7, 0xcc, 200), false },
-	{ { .type = CHAN_PIPE, .gen = 7, .pipe = 6 }, B(0x94, 1, 14, 7, 6), true },
+	{ { .type = CHAN_DRAINED, .gen = 7 }, B(0x93, 2, 9, 7), false },
+	{ { .type = CHAN_DRAIN, .gen = 7 }, B(0x93, 2, 10, 7), false },
+	{ { .type = CHAN_STOP, .gen = 7 }, B(0x93, 2, 12, 7), false },
+	{ { .type = CHAN_WANT, .gen = 7, .n = 5 }, B(0x94, 2, 11, 7, 5), false },
+	{ { .type = CHAN_FREED, .gen = 7, .pipe = 200 }, B(0x94, 2, 13, 7, 0xcc, 200), false },
+	{ { .type = CHAN_PIPE, .gen = 7, .pipe = 6 }, B(0x94, 2, 14, 7, 6), true },
 	{ { .type = CHAN_MOVED,
 	      .gen = 7,
 	      .pair = 9,
@@ -65,9 +65,9 @@ static const struct {
 	      .bytes_ba = 2,
 	      .pipe_ab = 4,
 	      .pipe_ba = CHAN_NO_PIPE },
-	    B(0x99, 1, 15, 7, 9, 3, 1, 2, 4, 0xce, 255, 255, 255, 255), false },
-	{ { .type = CHAN_NOPIPE, .gen = 7 }, B(0x93, 1, 16, 7), false },
-	{ { .type = CHAN_ADOPT, .gen = 7, .pair = 9, .part = CHAN_PART_PIPE_BA, .pipe = 4 }, B(0x96, 1, 18, 7, 9, 3, 4),
+	    B(0x99, 2, 15, 7, 9, 3, 1, 2, 4, 0xce, 255, 255, 255, 255), false },
+	{ { .type = CHAN_NOPIPE, .gen = 7 }, B(0x93, 2, 16, 7), false },
+	{ { .type = CHAN_ADOPT, .gen = 7, .pair = 9, .part = CHAN_PART_PIPE_BA, .pipe = 4 }, B(0x96, 2, 18, 7, 9, 3, 4),
 	    true },
 	{ { .type = CHAN_RESUME,
 	      .gen = 7,
@@ -79,10 +79,10 @@ static const struct {
 	      .suspect = true,
 	      .asker = 5,
 	      .rate = 100 },
-	    B(0x9b, 1, 20, 7, 9, 0xa2, 'a', 'b', 3, 1, 2, 0xc3, 5, 100), false },
-	{ { .type = CHAN_MOVE, .gen = 7, .pair = 9 }, B(0x94, 1, 22, 7, 9), false },
-	{ { .type = CHAN_RATE, .gen = 7, .asker = 5, .rate = 100 }, B(0x95, 1, 24, 7, 5, 100), false },
-	{ { .type = CHAN_LOG, .gen = 7 }, B(0x93, 1, 26, 7), true },
+	    B(0x9b, 2, 20, 7, 9, 0xa2, 'a', 'b', 3, 1, 2, 0xc3, 5, 100), false },
+	{ { .type = CHAN_MOVE, .gen = 7, .pair = 9 }, B(0x94, 2, 22, 7, 9), false },
+	{ { .type = CHAN_RATE, .gen = 7, .asker = 5, .rate = 100 }, B(0x95, 2, 24, 7, 5, 100), false },
+	{ { .type = CHAN_LOG, .gen = 7 }, B(0x93, 2, 26, 7), true },
 };
 
 /* Unpacks a copy on the heap, so that ASan sees a read too far. */
@@ -245,57 +245,57 @@ static const struct {
 	{ "no array", B(1) },
 	{ "a map", B(0x83, 1, 4, 7, 1, 1, 1) },
 	{ "array32 of 2^32 - 1 elements", B(0xdd, 0xff, 0xff, 0xff, 0xff) },
-	{ "array16", B(0xdc, 0, 4, 1, 4, 7, 1) },
-	{ "array16 of 2^16 - 1 elements", B(0xdc, 0xff, 0xff, 1, 4, 7, 1) },
-	{ "array16 of one more than fit", B(0xdc, 0, 28, 1, 4, 7, ONES24, 1) },
-	{ "array16 of 27, too many for any", B(0xdc, 0, 27, 1, 4, 7, ONES24) },
+	{ "array16", B(0xdc, 0, 4, 2, 4, 7, 1) },
+	{ "array16 of 2^16 - 1 elements", B(0xdc, 0xff, 0xff, 2, 4, 7, 1) },
+	{ "array16 of one more than fit", B(0xdc, 0, 28, 2, 4, 7, ONES24, 1) },
+	{ "array16 of 27, too many for any", B(0xdc, 0, 27, 2, 4, 7, ONES24) },
 	{ "array16, cut", B(0xdc, 0) },
-	{ "array32 inside", B(0x94, 1, 4, 7, 0xdd, 0xff, 0xff, 0xff, 0xff) },
-	{ "an array inside", B(0x94, 1, 4, 7, 0x91, 1) },
-	{ "an empty array inside", B(0x94, 1, 4, 7, 0x90) },
-	{ "a map inside", B(0x94, 1, 4, 7, 0x80) },
-	{ "nil", B(0x94, 1, 4, 7, 0xc0) },
-	{ "the byte that is never used", B(0x94, 1, 4, 7, 0xc1) },
-	{ "a float", B(0x94, 1, 4, 7, 0xca, 0, 0, 0, 0) },
-	{ "a double", B(0x94, 1, 4, 7, 0xcb, 0, 0, 0, 0, 0, 0, 0, 0) },
-	{ "an extension", B(0x94, 1, 4, 7, 0xd4, 1, 1) },
-	{ "bin32 of 4 GB", B(0x95, 1, 3, 7, 1, 0xc6, 0xff, 0xff, 0xff, 0xff) },
-	{ "str32 of 4 GB", B(0x96, 1, 6, 7, 1, 2, 0xdb, 0xff, 0xff, 0xff, 0xff) },
-	{ "bin8 longer than the message", B(0x95, 1, 3, 7, 1, 0xc4, 33, ONES32) },
-	{ "a token of 31 bytes", B(0x95, 1, 3, 7, 1, 0xc4, 31, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+	{ "array32 inside", B(0x94, 2, 4, 7, 0xdd, 0xff, 0xff, 0xff, 0xff) },
+	{ "an array inside", B(0x94, 2, 4, 7, 0x91, 1) },
+	{ "an empty array inside", B(0x94, 2, 4, 7, 0x90) },
+	{ "a map inside", B(0x94, 2, 4, 7, 0x80) },
+	{ "nil", B(0x94, 2, 4, 7, 0xc0) },
+	{ "the byte that is never used", B(0x94, 2, 4, 7, 0xc1) },
+	{ "a float", B(0x94, 2, 4, 7, 0xca, 0, 0, 0, 0) },
+	{ "a double", B(0x94, 2, 4, 7, 0xcb, 0, 0, 0, 0, 0, 0, 0, 0) },
+	{ "an extension", B(0x94, 2, 4, 7, 0xd4, 1, 1) },
+	{ "bin32 of 4 GB", B(0x95, 2, 3, 7, 1, 0xc6, 0xff, 0xff, 0xff, 0xff) },
+	{ "str32 of 4 GB", B(0x96, 2, 6, 7, 1, 2, 0xdb, 0xff, 0xff, 0xff, 0xff) },
+	{ "bin8 longer than the message", B(0x95, 2, 3, 7, 1, 0xc4, 33, ONES32) },
+	{ "a token of 31 bytes", B(0x95, 2, 3, 7, 1, 0xc4, 31, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
 				     1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1) },
-	{ "a token of 33 bytes", B(0x95, 1, 3, 7, 1, 0xc4, 33, ONES32, 1) },
-	{ "a token as a str", B(0x95, 1, 3, 7, 1, 0xd9, 32, ONES32) },
+	{ "a token of 33 bytes", B(0x95, 2, 3, 7, 1, 0xc4, 33, ONES32, 1) },
+	{ "a token as a str", B(0x95, 2, 3, 7, 1, 0xd9, 32, ONES32) },
 	{ "a session of 13 bytes",
-	    B(0x96, 1, 6, 7, 1, 2, 0xad, '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c') },
-	{ "a session with NUL", B(0x96, 1, 6, 7, 1, 2, 0xa2, 'a', 0) },
-	{ "a session as a bin", B(0x96, 1, 6, 7, 1, 2, 0xc4, 2, 'a', 'b') },
+	    B(0x96, 2, 6, 7, 1, 2, 0xad, '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c') },
+	{ "a session with NUL", B(0x96, 2, 6, 7, 1, 2, 0xa2, 'a', 0) },
+	{ "a session as a bin", B(0x96, 2, 6, 7, 1, 2, 0xc4, 2, 'a', 'b') },
 	{ "version 0", B(0x94, 0, 4, 7, 1) },
-	{ "version 2", B(0x94, 2, 4, 7, 1) },
+	{ "version 1", B(0x94, 1, 4, 7, 1) },
 	{ "version -1", B(0x94, 0xff, 4, 7, 1) },
-	{ "type 0", B(0x93, 1, 0, 7) },
-	{ "type 17", B(0x93, 1, 17, 7) },
-	{ "a part that does not exist", B(0x96, 1, 18, 7, 9, CHAN_PART_MAX, 4) },
-	{ "type 260, 4 in its low byte", B(0x94, 1, 0xcd, 1, 4, 7, 1) },
-	{ "a generation of 33 bits", B(0x94, 1, 4, 0xcf, 0, 0, 0, 1, 0, 0, 0, 7, 1) },
-	{ "a negative generation", B(0x94, 1, 4, 0xff, 1) },
-	{ "a negative connection", B(0x94, 1, 4, 7, 0xff) },
-	{ "true as a connection", B(0x94, 1, 4, 7, 0xc3) },
-	{ "a field too few", B(0x93, 1, 4, 7) },
-	{ "a field too many", B(0x95, 1, 4, 7, 1, 1) },
-	{ "two elements", B(0x92, 1, 4) },
-	{ "trailing bytes", B(0x94, 1, 4, 7, 1, 0) },
-	{ "a second message behind it", B(0x93, 1, 12, 7, 0x93, 1, 12, 7) },
-	{ "an end reason that does not exist", B(0x95, 1, 8, 7, 1, END_REASON_MAX) },
-	{ "a log level that does not exist", B(0x99, 1, 2, 7, 1, 1, 1, 1, 0xc2, LOG_LVL_DEBUG + 1) },
-	{ "1 as a bool", B(0x99, 1, 2, 7, 1, 1, 1, 1, 1, 1) },
-	{ "a pid of 33 bits", B(0x94, 1, 1, 7, 0xcf, 0, 0, 0, 1, 0, 0, 0, 0) },
+	{ "type 0", B(0x93, 2, 0, 7) },
+	{ "type 17", B(0x93, 2, 17, 7) },
+	{ "a part that does not exist", B(0x96, 2, 18, 7, 9, CHAN_PART_MAX, 4) },
+	{ "type 260, 4 in its low byte", B(0x94, 2, 0xcd, 1, 4, 7, 1) },
+	{ "a generation of 33 bits", B(0x94, 2, 4, 0xcf, 0, 0, 0, 1, 0, 0, 0, 7, 1) },
+	{ "a negative generation", B(0x94, 2, 4, 0xff, 1) },
+	{ "a negative connection", B(0x94, 2, 4, 7, 0xff) },
+	{ "true as a connection", B(0x94, 2, 4, 7, 0xc3) },
+	{ "a field too few", B(0x93, 2, 4, 7) },
+	{ "a field too many", B(0x95, 2, 4, 7, 1, 1) },
+	{ "two elements", B(0x92, 2, 4) },
+	{ "trailing bytes", B(0x94, 2, 4, 7, 1, 0) },
+	{ "a second message behind it", B(0x93, 2, 12, 7, 0x93, 2, 12, 7) },
+	{ "an end reason that does not exist", B(0x95, 2, 8, 7, 1, END_REASON_MAX) },
+	{ "a log level that does not exist", B(0x99, 2, 2, 7, 1, 1, 1, 1, 0xc2, LOG_LVL_DEBUG + 1) },
+	{ "1 as a bool", B(0x99, 2, 2, 7, 1, 1, 1, 1, 1, 1) },
+	{ "a pid of 33 bits", B(0x94, 2, 1, 7, 0xcf, 0, 0, 0, 1, 0, 0, 0, 0) },
 };
 
 static void
 test_unpack_refused(void **state)
 {
-	uint8_t big[CHAN_MSG_MAX + 1] = { 0x94, 1, 4, 7, 0xd9, 250 };
+	uint8_t big[CHAN_MSG_MAX + 1] = { 0x94, 2, 4, 7, 0xd9, 250 };
 	struct chan_msg got;
 
 	(void)state;
@@ -317,12 +317,63 @@ test_wide_integers(void **state)
 	struct chan_msg got;
 
 	(void)state;
-	assert_int_equal(unpack(B(0x94, 0xcc, 1, 0xcd, 0, 4, 0xce, 0, 0, 0, 7, 0xcf, 0, 0, 0, 0, 0, 0, 0, 9), &got), 0);
+	assert_int_equal(unpack(B(0x94, 0xcc, 2, 0xcd, 0, 4, 0xce, 0, 0, 0, 7, 0xcf, 0, 0, 0, 0, 0, 0, 0, 9), &got), 0);
 	assert_int_equal(got.type, CHAN_PARKED);
 	assert_int_equal(got.gen, 7);
 	assert_int_equal(got.conn, 9);
-	assert_int_equal(unpack(B(0x94, 1, 4, 7, 0xd0, 9), &got), 0);
+	assert_int_equal(unpack(B(0x94, 2, 4, 7, 0xd0, 9), &got), 0);
 	assert_int_equal(got.conn, 9);
+}
+
+#define PARKED(conn) 0x94, 2, 4, 7, conn
+#define LOG_MSG      0x93, 2, 26, 7
+
+static const struct {
+	const char *what;
+	const uint8_t *bytes;
+	size_t len;
+	int n;
+	size_t fds;
+} datagrams[] = {
+	{ "nothing", NULL, 0, -EPROTO, 0 },
+	{ "one", B(PARKED(1)), 1, 0 },
+	{ "three, two with a descriptor", B(LOG_MSG, PARKED(2), LOG_MSG), 3, 2 },
+	{ "sixteen",
+	    B(PARKED(1), PARKED(2), PARKED(3), PARKED(4), PARKED(5), PARKED(6), PARKED(7), PARKED(8), PARKED(9),
+		PARKED(10), PARKED(11), PARKED(12), PARKED(13), PARKED(14), PARKED(15), PARKED(16)),
+	    16, 0 },
+	{ "seventeen",
+	    B(PARKED(1), PARKED(2), PARKED(3), PARKED(4), PARKED(5), PARKED(6), PARKED(7), PARKED(8), PARKED(9),
+		PARKED(10), PARKED(11), PARKED(12), PARKED(13), PARKED(14), PARKED(15), PARKED(16), PARKED(17)),
+	    -EPROTO, 0 },
+	{ "the second is cut", B(PARKED(1), 0x94, 2, 4, 7), -EPROTO, 0 },
+	{ "garbage behind the first", B(PARKED(1), 0xc1), -EPROTO, 0 },
+	{ "the second is of another version", B(PARKED(1), 0x94, 1, 4, 7, 2), -EPROTO, 0 },
+};
+
+/* A datagram is taken or refused as a whole, and says how many descriptors belong to it. */
+static void
+test_datagrams(void **state)
+{
+	struct chan_msg got[CHAN_DATAGRAM_MSGS];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(datagrams); i++) {
+		uint8_t *copy = malloc(datagrams[i].len > 0 ? datagrams[i].len : 1);
+		size_t fds = 0;
+		int n;
+
+		assert_non_null(copy);
+		if (datagrams[i].len > 0)
+			memcpy(copy, datagrams[i].bytes, datagrams[i].len);
+		n = chan_unpack_all(copy, datagrams[i].len, got, &fds);
+		if (n != datagrams[i].n || fds != datagrams[i].fds)
+			fail_msg("%s: %d, %zu descriptors", datagrams[i].what, n, fds);
+		for (int k = 0; k < n; k++)
+			if (got[k].type == CHAN_PARKED)
+				assert_int_equal(got[k].conn, k + 1);
+		free(copy);
+	}
 }
 
 static uint32_t
@@ -368,6 +419,7 @@ main(void)
 		cmocka_unit_test(test_pack_refused),
 		cmocka_unit_test(test_unpack_refused),
 		cmocka_unit_test(test_wide_integers),
+		cmocka_unit_test(test_datagrams),
 		cmocka_unit_test(test_mutations),
 	};
 

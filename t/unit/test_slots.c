@@ -51,10 +51,11 @@ static void
 beat(bool on)
 {
 	struct worker_stats *page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, WORKER_FD_STATS, 0);
-	uint8_t buf[CHAN_MSG_MAX];
-	struct chan_msg m;
+	uint8_t buf[CHAN_DATAGRAM_MAX];
+	struct chan_msg m[CHAN_DATAGRAM_MSGS];
+	int fd, k;
+	size_t fds;
 	ssize_t n;
-	int fd;
 
 	if (page == MAP_FAILED)
 		_exit(51);
@@ -62,8 +63,12 @@ beat(bool on)
 		if (on)
 			page->heartbeat_ns = (uint64_t)clock_now_ns();
 		n = fd_recv(WORKER_FD_CHANNEL, buf, sizeof(buf), &fd, NULL);
-		if (n == 0 || (n > 0 && chan_unpack(buf, (size_t)n, &m) == 0 && m.type == CHAN_STOP))
+		if (n == 0)
 			_exit(0);
+		k = n > 0 ? chan_unpack_all(buf, (size_t)n, m, &fds) : 0;
+		while (k > 0)
+			if (m[--k].type == CHAN_STOP)
+				_exit(0);
 		usleep(20000); /* lasts: a worker's turn */
 	}
 }

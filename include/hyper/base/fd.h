@@ -51,6 +51,11 @@ void fd_notice_vanished(int fd);
  * EPIPE and ECONNRESET: the other end is gone. */
 int fd_send(int sock, const void *data, size_t len, int pass_fd) ATTR_MUST_USE;
 
+/* The same with the bytes of `iov` one behind the other, and up to FD_PASS_MAX descriptors. */
+#define FD_PASS_MAX 16
+struct iovec;
+int fd_send_many(int sock, const struct iovec *iov, size_t n_iov, const int *pass_fds, size_t n_fds) ATTR_MUST_USE;
+
 /* Receives one datagram and at most one descriptor, without waiting.
  * >0: its length, *ret_fd the descriptor (taken, close-on-exec) or -1.
  * 0: end of stream. -EAGAIN: nothing there. -EPROTO: truncated, empty with a
@@ -59,6 +64,11 @@ int fd_send(int sock, const void *data, size_t len, int pass_fd) ATTR_MUST_USE;
  * the kernel dropped a descriptor because we are at our limit: not the sender's
  * fault (MSG_CTRUNC without a descriptor, faults.md). */
 ssize_t fd_recv(int sock, void *buf, size_t cap, int *ret_fd, bool *ret_lost) ATTR_MUST_USE;
+
+/* Likewise with up to FD_PASS_MAX descriptors in the order in which they were sent, *ret_n of them. Where *ret_lost
+ * is true those behind them were dropped at our limit. */
+ssize_t
+fd_recv_many(int sock, void *buf, size_t cap, int ret_fds[FD_PASS_MAX], size_t *ret_n, bool *ret_lost) ATTR_MUST_USE;
 
 /* How many descriptors this process has open; for tests, status and start-up arithmetic. */
 size_t fd_count(void);

@@ -1,8 +1,8 @@
 /* chanmsg.h - the messages between proxy master and worker, to the byte in docs/ipc.md
  *
- * A message is one SEQPACKET datagram: a flat msgpack array of at most
- * CHAN_SCALARS_MAX scalars [version, type, generation, fields ...], checked by
- * its bytes before msgpack-c sees it.
+ * A message is a flat msgpack array of at most CHAN_SCALARS_MAX scalars [version,
+ * type, generation, fields ...], checked by its bytes before msgpack-c sees it.
+ * One SEQPACKET datagram holds 1 to CHAN_DATAGRAM_MSGS of them, one behind the other.
  */
 #ifndef HYPER_WIRE_CHANMSG_H
 #define HYPER_WIRE_CHANMSG_H
@@ -14,9 +14,11 @@
 #include "hyper/base/attr.h"
 #include "hyper/base/words.h"
 
-#define CHAN_VERSION     1
-#define CHAN_MSG_MAX     256 /* bytes of one datagram */
-#define CHAN_SCALARS_MAX 27  /* of 9 bytes each, what a datagram holds */
+#define CHAN_VERSION       2
+#define CHAN_MSG_MAX       256 /* bytes of one message */
+#define CHAN_SCALARS_MAX   27  /* of 9 bytes each, what a message holds */
+#define CHAN_DATAGRAM_MSGS 16  /* messages of one datagram */
+#define CHAN_DATAGRAM_MAX  (CHAN_DATAGRAM_MSGS * CHAN_MSG_MAX)
 
 /* X(NAME, number, fd) odd: worker to master, even: master to worker; fd: a
  * descriptor rides along. Compared with docs/ipc.md by tools/check-ipc. */
@@ -126,6 +128,11 @@ int chan_pack(const struct chan_msg *, uint8_t buf[CHAN_MSG_MAX]) ATTR_MUST_USE;
  * -EPROTO: wrong version, unknown type, wrong number, kind or range of fields,
  * trailing bytes, anything nested; or -ENOMEM, which is not the sender's fault. */
 int chan_unpack(const uint8_t *buf, size_t len, struct chan_msg *ret) ATTR_MUST_USE;
+
+/* All messages of one datagram: how many, with *ret_fds, how many descriptors belong to them: in their order,
+ * to those of which chan_has_fd() is true. Or -errno as above; then `ret` may hold some. */
+int
+chan_unpack_all(const uint8_t *buf, size_t len, struct chan_msg ret[CHAN_DATAGRAM_MSGS], size_t *ret_fds) ATTR_MUST_USE;
 
 /* Must this message carry a descriptor? */
 bool chan_has_fd(enum chan_type);

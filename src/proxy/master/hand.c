@@ -165,8 +165,9 @@ hand_take_back(struct pairs *all, struct pair *p, const struct chan_msg *m)
 	if (no[0] == no[1] && no[0] != CHAN_NO_PIPE)
 		return -EPROTO;
 	for (i = 0; i < 2; i++)
-		if (no[i] != CHAN_NO_PIPE && pipes_get(pipes, no[i]) < 0)
-			return -EPROTO;
+		if (no[i] != CHAN_NO_PIPE &&
+		    (pipes_get(pipes, no[i]) < 0 || slot_has_queued(p->slot, pipes_get(pipes, no[i]))))
+			return -EPROTO; /* not there, or it cannot have seen it yet */
 	if (p->state == PAIR_HANDING)
 		pairs_load(all, p->slot)->rest_until_ms = clock_now_ms() + REST_MS;
 	p->flags = m->flags & (RELAY_EOF_AB | RELAY_EOF_BA | RELAY_BROKEN_A | RELAY_BROKEN_B);

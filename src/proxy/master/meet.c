@@ -313,10 +313,12 @@ on_want(struct meet *m, struct slot *s, uint32_t n)
 static int
 on_freed(struct slot *s, uint32_t no)
 {
-	int fd = pipes_take(slot_pipes(s), no);
+	int fd = pipes_get(slot_pipes(s), no);
 
-	if (fd < 0)
+	/* One that is still on its way to it would be sent by a number that is somebody else's then. */
+	if (fd < 0 || slot_has_queued(s, fd))
 		return -EPROTO;
+	fd = pipes_take(slot_pipes(s), no);
 	fd_close(&fd);
 	return 0;
 }

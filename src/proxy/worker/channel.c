@@ -4,9 +4,9 @@
  *  1. What the master may send when is one table; anything else, a message that
  *     does not parse, or a descriptor where none belongs ends this worker: only
  *     our own master is at the other end, so one of us is broken.
- *  2. The channel is read only while a descriptor is free for what may come: the
- *     reserve is given up for the receive and taken again before the next one.
- *     At the limit the kernel would drop the socket without an error.
+ *  2. The channel is read only while a descriptor is free for what may come: near the limit the
+ *     reserve is given up for the receive and taken again before the next one; below it there is room in any
+ *     case. At the limit the kernel would drop the socket without an error. A datagram has one descriptor at most.
  *  3. A message stays queued until it was sent whole. EAGAIN, EMFILE and
  *     ETOOMANYREFS mean "later": by the clock, as writable and "has room for a
  *     descriptor" are not the same and waiting for the first could spin.
@@ -17,6 +17,8 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "hyper/base/bug.h"
@@ -27,6 +29,7 @@
 
 #define SEND_PAUSE_MS  5
 #define RECV_PAUSE_MS  100
+#define FD_MARGIN      8 /* descriptors that nobody told channel_saw_fd() of: the log's */
 #define LAST_FLUSH_MS  1000
 #define TIMEOUT_MAX_MS INT64_C(31536000000) /* a year; keeps sums of times from overflowing */
 
@@ -59,6 +62,8 @@ channel_init(struct worker *w)
 	w->reserve_fd = fcntl(w->epoll_fd, F_DUPFD_CLOEXEC, 0);
 	if (w->reserve_fd < 0)
 		return -errno;
+	/* What is open now has the lowest numbers, the reserve the highest of them. */
+	channel_saw_fd(w, w->reserve_fd);
 	w->ready_out.kind = &ready_kind;
 	w->drained_out.kind = &drained_kind;
 	channel_put(w, &w->ready_out);
@@ -119,47 +124,62 @@ channel_lost(struct worker *w, const char *why)
 	conns_drop_all(w, END_STOPPED);
 }
 
-/* 0 or -errno of the send. */
+/* What the first of the outbox have to say, one message each, as one datagram. How many they are, and who, or -errno. */
 static int
-send_first(struct worker *w, struct out *o)
+send_first(struct worker *w, struct out *ret_outs[CHAN_DATAGRAM_MSGS])
 {
-	struct chan_msg msg = { .gen = w->gen };
-	uint8_t buf[CHAN_MSG_MAX];
-	int len, err, fd = -1;
+	uint8_t buf[CHAN_DATAGRAM_MAX];
+	struct iovec iov = { .iov_base = buf };
+	int fds[CHAN_DATAGRAM_MSGS] = { -1 }, n = 0, len, err;
+	size_t n_fds = 0;
+	struct out *o;
 
-	o->kind->make(w, o, &msg, &fd);
-	len = chan_pack(&msg, buf);
-	BUG_ON(len < 0);
-	err = fd_send(w->chan_fd, buf, (size_t)len, fd);
-	if (msg.type == CHAN_ARRIVED) { /* the token */
-		explicit_bzero(buf, sizeof(buf));
-		explicit_bzero(msg.token, sizeof(msg.token));
+	TAILQ_FOREACH (o, &w->outbox, link) {
+		struct chan_msg msg = { .gen = w->gen };
+		int fd = -1;
+
+		o->kind->make(w, o, &msg, &fd);
+		len = chan_pack(&msg, buf + iov.iov_len);
+		BUG_ON(len < 0);
+		if (msg.type == CHAN_ARRIVED)
+			explicit_bzero(msg.token, sizeof(msg.token));
+		iov.iov_len += (size_t)len;
+		if (fd >= 0)
+			fds[n_fds++] = fd;
+		ret_outs[n++] = o;
+		if (n == CHAN_DATAGRAM_MSGS)
+			break;
 	}
-	return err;
+	err = fd_send_many(w->chan_fd, &iov, 1, fds, n_fds);
+	if (n_fds > 0)
+		explicit_bzero(buf, iov.iov_len); /* tokens */
+	return err < 0 ? err : n;
 }
 
 void
 channel_flush(struct worker *w)
 {
 	static struct log_limit limit;
-	struct out *o;
-	int err;
+	struct out *sent[CHAN_DATAGRAM_MSGS];
+	int n;
 
 	if (w->now_ms < w->send_after_ms)
 		return;
-	while ((o = TAILQ_FIRST(&w->outbox))) {
-		err = send_first(w, o);
-		if (err == -EAGAIN || err == -EMFILE || err == -ENFILE || err == -ETOOMANYREFS || err == -ENOBUFS ||
-		    err == -ENOMEM) {
-			log_limited(&limit, LOG_LVL_DEBUG, "channel", "what=send err=\"%s\"", strerror(-err));
+	while (!TAILQ_EMPTY(&w->outbox)) {
+		n = send_first(w, sent);
+		if (n == -EAGAIN || n == -EMFILE || n == -ENFILE || n == -ETOOMANYREFS || n == -ENOBUFS ||
+		    n == -ENOMEM) {
+			log_limited(&limit, LOG_LVL_DEBUG, "channel", "what=send err=\"%s\"", strerror(-n));
 			w->send_after_ms = w->now_ms + SEND_PAUSE_MS;
 			return;
 		}
-		if (err < 0) {
+		if (n < 0) {
 			channel_lost(w, "send");
 			return;
 		}
-		out_sent(w, o);
+		/* from the last to the first: those that have more to say keep their order */
+		while (n > 0)
+			out_sent(w, sent[--n]);
 	}
 }
 
@@ -399,8 +419,6 @@ dispatch(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 		log_debug("late", "msg=%s gen=%u", chan_type_name(m->type), m->gen);
 		return 0;
 	}
-	if (chan_has_fd(m->type) ? *fd < 0 && !lost : *fd >= 0)
-		return -EPROTO;
 	for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
 		if (rules[i].type == m->type && (rules[i].in & WRK_BIT(w->state)))
 			return rules[i].serve(w, m, fd, lost);
@@ -408,7 +426,7 @@ dispatch(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 	return -EPROTO;
 }
 
-/* Room for the descriptor that may come with the next message. */
+/* Room for the descriptor that may come with the next datagram. */
 static bool
 reserve_is_there(struct worker *w)
 {
@@ -425,49 +443,86 @@ reserve_is_there(struct worker *w)
 	return false;
 }
 
-static int
-receive_one(struct worker *w)
+void
+channel_saw_fd(struct worker *w, int fd)
 {
-	uint8_t buf[CHAN_MSG_MAX];
-	struct chan_msg m;
-	bool lost = false;
-	int fd, r = 0;
-	ssize_t n;
+	if (fd > w->top_fd)
+		w->top_fd = fd;
+}
 
-	fd_close(&w->reserve_fd);
-	n = fd_recv(w->chan_fd, buf, sizeof(buf), &fd, &lost);
-	if (n == -EAGAIN)
-		return -EAGAIN;
-	if (n == 0 || (n < 0 && n != -EPROTO)) {
-		channel_lost(w, "end");
-		return -EAGAIN;
-	}
-	if (n > 0)
-		r = chan_unpack(buf, (size_t)n, &m);
-	if (n < 0 || r < 0) {
-		log_error("channel", "what=\"malformed message from the master\" bytes=%zd", n);
-		r = -EPROTO;
-	} else {
-		r = dispatch(w, &m, &fd, lost);
+/* The kernel gives the lowest number that is free, and none was ever above top_fd. (The limit is looked at each time: an
+ * operator may change that of a running process.) */
+static bool
+room_is_sure(const struct worker *w)
+{
+	struct rlimit rl;
+
+	return getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur > (rlim_t)w->top_fd + FD_MARGIN;
+}
+
+/* Serves the messages of one datagram. 0 or -errno. */
+static int
+dispatch_all(struct worker *w, const struct chan_msg *m, int n, int *fd, bool lost)
+{
+	int r = 0;
+
+	for (int i = 0; i < n && r == 0 && w->state != WRK_DONE; i++) {
+		int none = -1;
+		bool has_fd = chan_has_fd(m[i].type);
+
+		r = dispatch(w, &m[i], has_fd ? fd : &none, has_fd && lost);
 		if (r < 0)
 			log_error("channel", "what=\"not permitted now or not possible\" msg=%s state=%d err=\"%s\"",
-			    chan_type_name(m.type), w->state, strerror(-r));
+			    chan_type_name(m[i].type), w->state, strerror(-r));
+	}
+	return r;
+}
+
+/* The number of messages of one datagram, 0: nothing there; -errno: nothing sensible can follow. */
+static int
+receive_some(struct worker *w)
+{
+	uint8_t buf[CHAN_DATAGRAM_MAX];
+	struct chan_msg m[CHAN_DATAGRAM_MSGS];
+	bool lost = false;
+	size_t wanted = 0;
+	int fd, n, r = 0;
+	ssize_t len;
+
+	if (!room_is_sure(w))
+		fd_close(&w->reserve_fd);
+	len = fd_recv(w->chan_fd, buf, sizeof(buf), &fd, &lost);
+	if (len == -EAGAIN)
+		return 0;
+	if (len == 0 || (len < 0 && len != -EPROTO)) {
+		channel_lost(w, "end");
+		return 0;
+	}
+	channel_saw_fd(w, fd);
+	n = len < 0 ? -EPROTO : chan_unpack_all(buf, (size_t)len, m, &wanted);
+	if (n < 0 || wanted != (size_t)(fd >= 0 || lost)) {
+		log_error("channel", "what=\"malformed message from the master\" bytes=%zd", len);
+		r = -EPROTO;
+	} else {
+		r = dispatch_all(w, m, n, &fd, lost);
 	}
 	fd_close(&fd);
-	return r;
+	return r < 0 ? r : n;
 }
 
 int
 channel_on_event(struct worker *w)
 {
-	int r = 0;
+	int left = WORKER_TURN, r;
 
-	for (int i = 0; i < WORKER_TURN && r == 0 && w->state != WRK_DONE && w->chan_fd >= 0; i++) {
+	do {
 		if (!reserve_is_there(w))
 			return 0;
-		r = receive_one(w);
-	}
-	return r == -EAGAIN ? 0 : r;
+		r = receive_some(w);
+		left -= r;
+		/* one that is not full is the last one most of the time; should it not be, epoll says so again */
+	} while (r == CHAN_DATAGRAM_MSGS && left > 0 && w->state != WRK_DONE && w->chan_fd >= 0);
+	return r < 0 ? r : 0;
 }
 
 void

@@ -390,6 +390,7 @@ conns_accept(struct worker *w, struct listener *l)
 		if (fd < 0)
 			continue;
 		w->accepted++;
+		channel_saw_fd(w, fd);
 		if (peer_is_welcome(w, fd, &peer))
 			conn_new(w, fd, &peer);
 	}

@@ -142,7 +142,8 @@ struct worker {
 	/* channel.c */
 	struct item chan_item;
 	int chan_fd;
-	int reserve_fd;        /* given up for the time of a receive: it has room for a descriptor */
+	int reserve_fd;        /* given up for the time of a receive near the limit: it has room for a descriptor */
+	int top_fd;            /* the highest number of a descriptor so far */
 	int64_t recv_after_ms; /* not read until then: no descriptor is free */
 	int64_t send_after_ms; /* back-pressure */
 	struct out_list outbox;
@@ -201,6 +202,8 @@ int channel_on_event(struct worker *) ATTR_MUST_USE;
 /* Queues it, or does nothing when it is queued already. */
 void channel_put(struct worker *, struct out *);
 void channel_cancel(struct worker *, struct out *);
+/* A descriptor of this number was opened. */
+void channel_saw_fd(struct worker *, int fd);
 /* Reads again after a pause. */
 void channel_tick(struct worker *);
 /* Sends what can be sent now. */
