@@ -97,7 +97,7 @@ my $pid = $p->{d}->pid;
 	unlink "$p->{dir}/002.cfg";
 	is(join(' ', sort(living_workers($p))), "@workers", 'the workers are the same');
 	# passes the check, is gone then: all is at rest already, and goes back
-	install_text("#!/bin/sh\nrm \"\$0\"\nexit 0\n");
+	install_text("#!/bin/sh\nrm \"\$0\"\nexec " . program('proxy') . " \"\$@\"\n");
 	failed('one that goes after its check', qr/could not be executed: No such file/);
 	joined($a, $b, 'a pair lived through all this');
 	my ($c, $d) = $p->pair;

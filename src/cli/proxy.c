@@ -34,9 +34,12 @@ proxy_run_public(const struct cmd_args *args)
 	int code = proxy_load(&conf);
 
 	(void)args;
-	if (code != EXIT_OK)
+	if (code != EXIT_OK) {
+		proxy_master_go_back("its settings are wrong, see standard error");
 		return code;
+	}
 	if (!conf->public) {
+		proxy_master_go_back("its settings have no group public");
 		fprintf(stderr, "%s: the settings have no group `public`: add one, see %s(8)\n",
 		    program_invocation_short_name, program_invocation_short_name);
 		conf_proxy_free(conf);
@@ -45,6 +48,8 @@ proxy_run_public(const struct cmd_args *args)
 	code = cmd_log_setup("proxy", CONF_LOG(conf));
 	if (code == EXIT_OK)
 		code = proxy_master_run(conf);
+	else
+		proxy_master_go_back("its log cannot be written");
 	conf_proxy_free(conf);
 	return code;
 }

@@ -354,17 +354,22 @@ proxy_admin_top(const struct cmd_args *args)
 
 /* --- upgrade --- */
 
-/* How often it was executed anew; -1 nobody answers, or not yet with "serving". */
+/* How often it was executed anew; -1 nobody answers, or not yet with "serving". `ret_why`: why the new program gave up
+ * and the old one is back; taken, NULL otherwise. */
 static long long
-upgrades_of(const char *path)
+upgrades_of(const char *path, char **ret_why)
 {
 	char err[ADMIN_ERR_MAX];
 	json_t *args = json_object(), *answer = NULL;
 	long long n = -1;
 
+	*ret_why = NULL;
 	if (args && admin_ask(path, "status", args, ASK_MS, &answer, err) == 0) {
-		if (strcmp(text(answer, "state"), "serving") == 0)
+		if (strcmp(text(answer, "state"), "serving") == 0) {
 			n = number(answer, "upgrades");
+			*ret_why =
+			    json_object_get(answer, "upgrade_failed") ? strdup(text(answer, "upgrade_failed")) : NULL;
+		}
 		json_decref(answer);
 	}
 	json_decref(args);
@@ -378,13 +383,21 @@ wait_for_new(const char *path, long long before)
 {
 	int64_t until_ms = clock_now_ms() + UPGRADE_MS;
 	const char *name = program_invocation_short_name;
+	char *why = NULL;
 	long long n;
 
-	while ((n = upgrades_of(path)) <= before && clock_now_ms() < until_ms)
+	while ((n = upgrades_of(path, &why)) < 0 && clock_now_ms() < until_ms)
 		poll(NULL, 0, 50);
 	if (n > before) {
 		printf("upgraded\n");
+		free(why);
 		return EXIT_OK;
+	}
+	if (n >= 0) {
+		fprintf(stderr, "%s: not upgraded, the old program is back: %s\n", name,
+		    why ? why : "it was started anew, see the proxy's log");
+		free(why);
+		return EXIT_FAIL;
 	}
 	fprintf(
 	    stderr, "%s: the new program does not serve within %d s: see the proxy's log\n", name, UPGRADE_MS / 1000);
@@ -398,9 +411,11 @@ proxy_admin_upgrade(const struct cmd_args *args)
 	json_t *none = json_object(), *answer = NULL;
 	int code = EXIT_OK, rc;
 	char *path = socket_of_settings(&code);
-	long long before = path ? upgrades_of(path) : -1;
+	char *why = NULL;
+	long long before = path ? upgrades_of(path, &why) : -1;
 
 	(void)args;
+	free(why);
 	if (path) {
 		rc = none ? admin_ask(path, "upgrade", none, UPGRADE_MS, &answer, err) : -ENOMEM;
 		if (rc == -ECONNRESET || rc == -EPIPE) {

@@ -8,6 +8,10 @@
  * Returns an exit code (base/daemon.h). */
 int proxy_master_run(const struct conf_proxy *conf);
 
+/* `proxy run public` cannot go on before proxy_master_run(): where this is an upgrade, the old program is executed
+ * again and this does not return. */
+void proxy_master_go_back(const char *why);
+
 /* `proxy check`, after the settings were read: are there descriptors enough? An exit code, the sum on standard error. */
 int proxy_master_check(const struct conf_proxy *conf);
 

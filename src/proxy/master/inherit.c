@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,9 +23,13 @@
 #include "hyper/base/daemon.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
+#include "hyper/proxy/toktab.h"
+#include "proxy/master/back.h"
 #include "proxy/master/meet.h"
 #include "proxy/master/slots.h"
 #include "proxy/master/tally.h"
+
+static char back_why[BACK_WHY_MAX]; /* "": nobody had to come back */
 
 /* The bytes, malloc'd. */
 static int
@@ -96,6 +101,20 @@ check_fds(const struct state *s, char err[STATE_ERR_MAX])
 	return rc;
 }
 
+/* Did our own successor execute us again? */
+static void
+find_back_why(struct state *s)
+{
+	const char *why = getenv(BACK_ENV_WHY);
+
+	if (!why)
+		return;
+	snprintf(back_why, sizeof(back_why), "%s", *why ? why : "it did not say why");
+	unsetenv(BACK_ENV_WHY);
+	if (s->upgrades > 0)
+		s->upgrades--;
+}
+
 int
 upgrade_inherit(struct state *ret, char err[STATE_ERR_MAX])
 {
@@ -119,15 +138,26 @@ upgrade_inherit(struct state *ret, char err[STATE_ERR_MAX])
 		    err, STATE_ERR_MAX, "%s names no state: it is set by the proxy itself only", UPGRADE_ENV_STATE);
 		return rc == -ENOENT ? -EPROTO : rc;
 	}
-	fd_close(&fd);
+	if (!back_owns(fd))
+		fd_close(&fd);
 	rc = state_unpack(data, len, ret, err);
 	free(data);
 	if (rc < 0)
 		return rc;
 	rc = check_fds(ret, err);
+	if (rc == 0)
+		back_keep(ret);
 	if (rc < 0)
 		state_fini(ret);
+	else
+		find_back_why(ret);
 	return rc;
+}
+
+const char *
+upgrade_came_back(void)
+{
+	return back_why[0] ? back_why : NULL;
 }
 
 static void
@@ -137,13 +167,18 @@ restore_counter(const char *name, uint64_t *value, void *arg)
 }
 
 void
-upgrade_restore(const struct state *s, struct sessions *sessions, struct meet *meet, struct slots *slots)
+upgrade_restore_counts(const struct state *s, struct slots *slots)
+{
+	slots_past_each(slots, restore_counter, s->counters);
+}
+
+void
+upgrade_restore(const struct state *s, struct sessions *sessions, struct meet *meet)
 {
 	struct pairs *all = meet_pairs(meet);
 	size_t i, lost = 0;
 
 	tally_each(restore_counter, s->counters);
-	slots_past_each(slots, restore_counter, s->counters);
 	for (i = 0; i < s->n_sessions; i++)
 		lost += session_restore(sessions, &s->sessions[i]) < 0;
 	for (i = 0; i < s->n_pairs; i++) {
@@ -159,21 +194,108 @@ upgrade_restore(const struct state *s, struct sessions *sessions, struct meet *m
 	}
 	if (s->last_pair > all->last_id)
 		all->last_id = s->last_pair;
-	log_line(lost ? LOG_LVL_ERROR : LOG_LVL_INFO, "upgraded",
+	if (back_why[0])
+		log_error("upgrade_failed",
+		    "why=\"the new program could not start: %s\" help=\"the old program goes on again\"", back_why);
+	log_line(lost ? LOG_LVL_ERROR : LOG_LVL_INFO, back_why[0] ? "came_back" : "upgraded",
 	    "count=%" PRIu64 " sessions=%zu pairs=%zu old_workers=%zu lost=%zu ms=%" PRId64, s->upgrades, s->n_sessions,
 	    s->n_pairs, s->n_left, lost, clock_now_ms() - s->began_ms);
 }
 
-int
-upgrade_check(void)
+/* Can it be listened on, where it does not come with the state? */
+static int
+try_address(const struct state *s, const char *hostport, char err[STATE_ERR_MAX])
 {
-	const char *text = getenv(UPGRADE_ENV_VERSION);
+	char why[LISTEN_ERR_MAX];
+	struct listeners l;
+	int rc;
 
-	if (!text || strtol(text, NULL, 10) == STATE_VERSION)
+	for (size_t i = 0; i < s->n_listeners; i++)
+		if (hostport && strcmp(s->listeners[i].hostport, hostport) == 0)
+			return 0;
+	rc = hostport ? listeners_open(hostport, &l, why) : 0;
+	if (rc < 0)
+		snprintf(err, STATE_ERR_MAX, "%s", why);
+	else if (hostport)
+		listeners_close(&l);
+	return rc;
+}
+
+/* What would end the start when it is too late. */
+static int
+try_start(const struct conf_proxy *conf, const struct state *s, char err[STATE_ERR_MAX])
+{
+	int rc = 0;
+
+	if (conf->public)
+		rc = try_address(s, conf->public->internal_bind_address, err);
+	if (rc == 0 && conf->public)
+		rc = try_address(s, conf->public->rpc_server->bind_address, err);
+	if (rc == 0 && conf->metrics)
+		rc = try_address(s, conf->metrics->bind_address, err);
+	return rc;
+}
+
+/* Reads what stands in the trial's memfd, and says so behind it. */
+static int
+try_state(const struct conf_proxy *conf, int fd, char err[STATE_ERR_MAX])
+{
+	struct state s;
+	uint8_t *data;
+	size_t len;
+	int rc = read_all(fd, &data, &len);
+
+	if (rc < 0) {
+		snprintf(err, STATE_ERR_MAX, "%s names no state", UPGRADE_ENV_TRIAL);
+		return rc;
+	}
+	rc = state_unpack(data, len, &s, err);
+	free(data);
+	if (rc < 0)
+		return rc;
+	rc = try_start(conf, &s, err);
+	state_fini(&s);
+	if (rc < 0)
+		return rc;
+	if (write(fd, UPGRADE_TRIAL_READ, strlen(UPGRADE_TRIAL_READ)) == (ssize_t)strlen(UPGRADE_TRIAL_READ))
+		return 0;
+	snprintf(err, STATE_ERR_MAX, "the answer could not be written");
+	return -EIO;
+}
+
+static int
+try_table(size_t slots, char err[STATE_ERR_MAX])
+{
+	struct toktab *table = NULL, *seen = NULL;
+	int rc = toktab_new(slots, &table);
+
+	if (rc == 0)
+		rc = toktab_map(toktab_fd(table), &seen);
+	toktab_free(seen);
+	toktab_free(table);
+	if (rc < 0)
+		snprintf(err, STATE_ERR_MAX, "no token table of %zu slots: %s", slots, strerror(-rc));
+	return rc;
+}
+
+int
+upgrade_check(const struct conf_proxy *conf)
+{
+	size_t slots = conf->public ? conf->public->table_slots : 1;
+	const char *text = getenv(UPGRADE_ENV_VERSION), *trial = getenv(UPGRADE_ENV_TRIAL);
+	char err[STATE_ERR_MAX];
+
+	if (text && strtol(text, NULL, 10) != STATE_VERSION) {
+		fprintf(stderr,
+		    "proxy: the running proxy would hand over a state of version %.16s, this program reads version %d: "
+		    "restart it instead of upgrading it\n",
+		    text, STATE_VERSION);
+		return EXIT_UNAVAILABLE;
+	}
+	if (!trial)
 		return EXIT_OK;
-	fprintf(stderr,
-	    "proxy: the running proxy would hand over a state of version %.16s, this program reads version %d: restart "
-	    "it instead of upgrading it\n",
-	    text, STATE_VERSION);
+	if (try_table(slots, err) == 0 && try_state(conf, (int)strtol(trial, NULL, 10), err) == 0)
+		return EXIT_OK;
+	fprintf(stderr, "proxy: this program could not go on from what the running proxy would hand over: %s\n", err);
 	return EXIT_UNAVAILABLE;
 }

@@ -121,7 +121,7 @@ proxy_master_check(const struct conf_proxy *conf)
 	struct rlimit rl;
 	struct limits l;
 
-	if (upgrade_check() != EXIT_OK)
+	if (upgrade_check(conf) != EXIT_OK)
 		return EXIT_UNAVAILABLE;
 	if (!conf->public || getrlimit(RLIMIT_NOFILE, &rl) < 0)
 		return EXIT_OK;

@@ -33,6 +33,7 @@
 #include "hyper/net/rpcserver.h"
 #include "hyper/proxy/programs.h"
 #include "hyper/proxy/toktab.h"
+#include "proxy/master/back.h"
 #include "proxy/master/derive.h"
 #include "proxy/master/drain.h"
 #include "proxy/master/master.h"
@@ -79,6 +80,7 @@ on_serving(struct slot *s, void *arg)
 {
 	struct master *m = arg;
 
+	upgrade_served(m->upgrade);
 	meet_on_serving(m->meet, s);
 }
 
@@ -152,6 +154,7 @@ on_tick(void *arg)
 
 	meet_on_tick(m->meet);
 	quota_tick(m->quota, clock_now_ns());
+	upgrade_tick(m->upgrade);
 }
 
 static const struct slots_ops slots_ops = { on_message, on_serving, on_room, on_lost, is_awaited, on_ready, on_empty,
@@ -206,7 +209,7 @@ may_upgrade(void *arg)
 {
 	const struct master *m = arg;
 
-	return m->state == MASTER_SERVING;
+	return m->state == MASTER_SERVING || (m->state == MASTER_STARTING && upgrade_goes_back(m->upgrade));
 }
 
 /* `call`: who waits for the outcome, NULL nobody. A successful one ends its connection without an answer, as the new
@@ -369,7 +372,7 @@ on_session_parked(struct session *s, void *arg)
 }
 
 static int
-start_slots(struct master *m)
+start_slots(struct master *m, const struct state *inherited)
 {
 	const struct conf_proxy_public *c = m->conf->public;
 	const struct meet_conf mc = derive_meet(c, &m->limits);
@@ -379,11 +382,19 @@ start_slots(struct master *m)
 		.settings = derive_worker(m->conf, &m->limits),
 		.n_pipes = (uint32_t)m->limits.max_pipes + LIMITS_PIPES_SPARE,
 		.n_seats = (uint32_t)m->limits.max_pairs };
+	int rc;
 
 	m->meet = meet_new(m->sessions, m->quota, &mc);
 	if (!m->meet)
 		return -ENOMEM;
-	return slots_new(daemon_base(m->daemon), &pc, &slots_ops, m, &m->slots);
+	if (inherited)
+		upgrade_restore(inherited, m->sessions, m->meet);
+	rc = slots_new(daemon_base(m->daemon), &pc, &slots_ops, m, &m->slots);
+	if (rc == 0 && inherited)
+		upgrade_restore_counts(inherited, m->slots);
+	m->view.pairs = meet_pairs(m->meet);
+	m->view.slots = m->slots;
+	return rc;
 }
 
 static void
@@ -419,8 +430,6 @@ start_views(struct master *m, char err[LISTEN_ERR_MAX])
 		.table = m->table,
 		.quota = m->quota,
 		.sessions = m->sessions,
-		.pairs = meet_pairs(m->meet),
-		.slots = m->slots,
 		.endpoint = m->endpoint,
 		.max_pairs = m->limits.max_pairs_total,
 		.start_ms = clock_now_ms(),
@@ -444,10 +453,18 @@ start_upgrade(struct master *m, const struct state *inherited)
 		.may_go_on = may_upgrade,
 		.arg = m };
 
-	if (inherited)
-		upgrade_restore(inherited, m->sessions, m->meet, m->slots);
-	listeners_drop_given();
-	return upgrade_new(&uc, inherited, &m->upgrade);
+	/* until here the predecessor can go on where we cannot */
+	return upgrade_new(&uc, inherited, back_forget(), &m->upgrade);
+}
+
+/* Of an upgrade: the old program goes on. Returns when there is none. */
+static void
+start_failed(const char *what, const char *err)
+{
+	char why[BACK_WHY_MAX];
+
+	snprintf(why, sizeof(why), "%.60s: %.180s", what, err);
+	back_go(why);
 }
 
 /* An exit code. `inherited`: NULL, or what a predecessor left. */
@@ -484,12 +501,12 @@ master_start(struct master *m, const struct state *inherited)
 		rc = start_broker(m, err);
 	}
 	if (rc == 0) {
-		what = "workers";
-		rc = start_slots(m);
-	}
-	if (rc == 0) {
 		what = "metrics.bind_address, admin_socket";
 		rc = start_views(m, err);
+	}
+	if (rc == 0) { /* late: no worker may accept what a predecessor could go on with */
+		what = "workers";
+		rc = start_slots(m, inherited);
 	}
 	if (rc == 0) {
 		what = "upgrade";
@@ -497,10 +514,12 @@ master_start(struct master *m, const struct state *inherited)
 	}
 	if (rc == 0) {
 		m->view.upgrades = upgrade_count(m->upgrade);
-	}
-	if (rc == 0)
+		m->view.came_back = upgrade_came_back();
+		listeners_drop_given();
 		return EXIT_OK;
+	}
 	log_error("start", "what=\"%s\" err=\"%s\"", what, err[0] ? err : strerror(-rc));
+	start_failed(what, err[0] ? err : strerror(-rc));
 	return rc == -EINVAL || rc == -ENOENT || rc == -EMFILE ? EXIT_SETTINGS : EXIT_UNAVAILABLE;
 }
 
@@ -534,14 +553,18 @@ proxy_master_run(const struct conf_proxy *conf)
 	struct master m = { .conf = conf };
 	char err[STATE_ERR_MAX];
 	struct state inherited = { 0 };
-	int code, rc = upgrade_inherit(&inherited, err);
+	int code, rc;
 
+	back_arm();
+	rc = upgrade_inherit(&inherited, err);
 	if (rc < 0 && rc != -ENOENT) {
 		log_error("start", "what=\"state of the predecessor\" err=\"%s\"", err);
+		back_go(err);
 		return EXIT_FAIL;
 	}
 	if (daemon_new(on_signal, &m, &m.daemon) < 0) {
 		log_error("start", "what=loop err=\"%s\"", strerror(errno));
+		back_go("no loop");
 		state_fini(&inherited);
 		return EXIT_FAIL;
 	}
@@ -551,4 +574,10 @@ proxy_master_run(const struct conf_proxy *conf)
 		code = daemon_run(m.daemon);
 	master_fini(&m);
 	return code;
+}
+
+void
+proxy_master_go_back(const char *why)
+{
+	back_go(why);
 }

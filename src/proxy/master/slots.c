@@ -613,6 +613,15 @@ slots_left(const struct slots *p, pid_t *ret, size_t cap)
 	return n;
 }
 
+bool
+slots_has_pid(const struct slots *p, pid_t pid)
+{
+	for (unsigned i = 0; i < p->n_used; i++)
+		if (p->slots[i].pid == pid)
+			return true;
+	return false;
+}
+
 void
 slots_free(struct slots *p)
 {

@@ -73,6 +73,7 @@ void slots_apply(struct slots *, const struct chan_settings *, unsigned workers)
 void slots_hold(struct slots *, bool on);
 /* Processes that are there; up to `cap` of their pids into `ret`. */
 size_t slots_left(const struct slots *, pid_t *ret, size_t cap);
+bool slots_has_pid(const struct slots *, pid_t);
 
 /* STOP to all, SIGKILL after POOL_STOP_MS, at once with `now`. on_empty follows, from
  * the loop or, without any process, before this returns. */

@@ -57,7 +57,7 @@ static json_t *
 status(const struct view *v)
 {
 	struct toktab_counts tokens = toktab_counts(v->table);
-	json_t *workers = json_array();
+	json_t *workers = json_array(), *ret;
 	struct view_totals t;
 	struct slot_view s;
 
@@ -69,13 +69,16 @@ status(const struct view *v)
 				 "age_ms", (json_int_t)s.age_ms, "pairs",
 				 (json_int_t)(s.stats ? __atomic_load_n(&s.stats->pairs, __ATOMIC_RELAXED) : 0)));
 	}
-	return json_pack("{s:b, s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "ok",
+	ret = json_pack("{s:b, s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "ok",
 	    1, "name", v->conf->name, "state", v->state, "version", PACKAGE_VERSION, "pid", (int)getpid(), "endpoint",
 	    v->endpoint, "uptime_ms", (json_int_t)(clock_now_ms() - v->start_ms), "pairs", (json_int_t)t.pairs,
 	    "pairs_waiting", (json_int_t)t.waiting, "pairs_limit", (json_int_t)v->max_pairs, "parked",
 	    (json_int_t)tokens.parked, "tokens", (json_int_t)tokens.issued, "tokens_limit", (json_int_t)tokens.slots,
 	    "bytes", (json_int_t)(t.bytes[0] + t.bytes[1]), "restarts", (json_int_t)t.restarts, "upgrades",
 	    (json_int_t)v->upgrades, "workers", workers);
+	if (v->came_back)
+		(void)json_object_set_new(ret, "upgrade_failed", json_string(v->came_back));
+	return ret;
 }
 
 /* --- pairs, tokens --- */

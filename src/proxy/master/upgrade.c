@@ -1,10 +1,11 @@
 /* upgrade.c - the master executes its program anew, in place (docs/ipc.md "Over an exec")
  *
- *   1 `PATH check` as a child: a broken program or wrong settings end it here
+ *   1 `PATH check` as a child, with a state to read: a broken program or wrong settings end it here
  *   2 no JSON-RPC connection is accepted, requests under way get their answers
  *   3 workers accept no more and give their pairs back; the kernel's queues hold who comes
  *   4 exec with listeners, parked sockets and pairs, described in a memfd (state.h)
- *   5 the new master starts new workers, which go on with the pairs
+ *   5 the new master starts new workers, which go on with the pairs; where it cannot start, it executes the
+ *     old program again (back.h)
  *
  * Always true:
  *  1. Until the exec has happened everything can go back: the old program starts
@@ -40,19 +41,20 @@
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 #include "hyper/net/rpcserver.h"
+#include "proxy/master/back.h"
+#include "proxy/master/gather.h"
 #include "proxy/master/hand.h"
 #include "proxy/master/meet.h"
 #include "proxy/master/slots.h"
-#include "proxy/master/tally.h"
 
 #define TICK_MS  2
 #define CHECK_MS 15000
 #define QUIET_MS 2000
 #define DRAIN_MS 3000
 
-#define ARGS_MAX  64
-#define ARGS_SIZE 8192
-#define LEFT_MAX  512
+/* After an upgrade some worker has to serve by then, and before so many have ended. */
+#define SERVE_MS    20000
+#define SERVE_TRIES 6
 
 #define BIT(s) (1u << (s))
 
@@ -83,13 +85,19 @@ struct upgrade {
 	enum upgrade_state state;
 	int64_t began_ms, entered_ms;
 	struct event *timer;
-	pid_t check; /* 0 none */
+	int64_t made_ms;
+	uint64_t made_restarts;
+	pid_t check;  /* 0 none */
+	int trial_fd; /* what `check` is to read; -1 none */
+	off_t trial_len;
+	int program_fd; /* our own program, to come back to */
+	int old_fd;     /* that of our predecessor while no worker of ours has served; -1 none */
+	bool goes_back; /* to that one */
 	uint64_t count;
 	size_t n_left;
-	pid_t left[LEFT_MAX];
+	pid_t left[GATHER_LEFT_MAX];
 	char path[PATH_MAX];
-	char args[ARGS_SIZE];
-	char *argv[ARGS_MAX + 1];
+	struct back_args args;
 };
 
 /* The only place that writes u->state. */
@@ -146,33 +154,14 @@ find_path(struct upgrade *u)
 	return 0;
 }
 
-/* As we were called, to be called so again. */
-static int
-find_args(struct upgrade *u)
-{
-	int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC), n = 0;
-	ssize_t len = fd < 0 ? -1 : read(fd, u->args, sizeof(u->args));
-	char *at = u->args;
-
-	fd_close(&fd);
-	if (len <= 0 || len == (ssize_t)sizeof(u->args) || u->args[len - 1] != '\0')
-		return -E2BIG;
-	while (at < u->args + len && n < ARGS_MAX) {
-		u->argv[n++] = at;
-		at += strlen(at) + 1;
-	}
-	u->argv[n] = NULL;
-	return at == u->args + len ? 0 : -E2BIG;
-}
-
 /* --- the check --- */
 
 _Noreturn static void
 child_check(const struct upgrade *u)
 {
 	struct sigaction sa = { .sa_handler = SIG_DFL };
-	char check[] = "check", version[16];
-	char *argv[] = { u->argv[0], check, NULL };
+	char check[] = "check", version[16], number[16];
+	char *argv[] = { u->args.argv[0], check, NULL };
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	sigset_t none;
 
@@ -181,9 +170,47 @@ child_check(const struct upgrade *u)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	snprintf(version, sizeof(version), "%d", STATE_VERSION);
-	if (null >= 0 && dup2(null, 0) >= 0 && dup2(null, 1) >= 0 && setenv(UPGRADE_ENV_VERSION, version, 1) == 0)
+	snprintf(number, sizeof(number), "%d", u->trial_fd);
+	if (null >= 0 && dup2(null, 0) >= 0 && dup2(null, 1) >= 0 && setenv(UPGRADE_ENV_VERSION, version, 1) == 0 &&
+	    setenv(UPGRADE_ENV_TRIAL, number, 1) == 0 && fd_set_cloexec(u->trial_fd, false) == 0)
 		execv(u->path, argv);
 	_exit(127);
+}
+
+static struct gather_of
+gather_what(const struct upgrade *u, bool is_trial)
+{
+	return (struct gather_of){ .conf = &u->conf,
+		.began_ms = u->began_ms,
+		.upgrades = u->goes_back ? u->count - 1 : u->count,
+		.left = u->left,
+		.n_left = u->n_left,
+		.is_trial = is_trial };
+}
+
+/* What we would leave if all stood still now, for `check` to read. */
+static int
+make_trial(struct upgrade *u)
+{
+	const struct gather_of what = gather_what(u, true);
+	struct state s;
+	int rc = gather(&what, &s, &u->trial_fd);
+
+	if (rc < 0)
+		return rc;
+	gather_fini(&s);
+	u->trial_len = lseek(u->trial_fd, 0, SEEK_END);
+	return 0;
+}
+
+/* Who did not say so has not read it: a script, another program, or one that knows nothing of this. */
+static bool
+trial_was_read(const struct upgrade *u)
+{
+	char said[sizeof(UPGRADE_TRIAL_READ)] = "";
+	ssize_t n = pread(u->trial_fd, said, sizeof(said) - 1, u->trial_len);
+
+	return n == (ssize_t)sizeof(said) - 1 && strcmp(said, UPGRADE_TRIAL_READ) == 0;
 }
 
 static int
@@ -191,15 +218,21 @@ start_check(struct upgrade *u)
 {
 	sigset_t all, old;
 	pid_t pid;
+	int rc = make_trial(u);
 
+	if (rc < 0)
+		return rc;
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &old);
 	pid = fork();
 	if (pid == 0)
 		child_check(u);
 	sigprocmask(SIG_SETMASK, &old, NULL);
-	if (pid < 0)
-		return -errno;
+	if (pid < 0) {
+		rc = -errno;
+		fd_close(&u->trial_fd);
+		return rc;
+	}
 	u->check = pid;
 	return 0;
 }
@@ -207,10 +240,16 @@ start_check(struct upgrade *u)
 static void
 on_checked(struct upgrade *u, int status)
 {
+	bool was_read = trial_was_read(u);
+
 	u->check = 0;
+	fd_close(&u->trial_fd);
 	if (u->state != UPGRADE_CHECKING)
 		return;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && !was_read) {
+		upgrade_failed(
+		    u, "`%s check` did not say that it can read our state: it is no proxy of this kind", u->path);
+	} else if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
 		upgrade_enter(u, UPGRADE_QUIET, "checked");
 		rpc_server_hold(u->conf.server, true);
 	} else if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
@@ -219,123 +258,6 @@ on_checked(struct upgrade *u, int status)
 		upgrade_failed(u, "`%s check` ended with %s %d", u->path, WIFEXITED(status) ? "status" : "signal",
 		    WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
 	}
-}
-
-/* --- the state --- */
-
-static int
-gather_sessions(const struct upgrade *u, struct state *s)
-{
-	size_t n = sessions_save(u->conf.sessions, NULL, 0);
-
-	s->sessions = calloc(n + 1, sizeof(*s->sessions));
-	if (!s->sessions)
-		return -ENOMEM;
-	s->n_sessions = sessions_save(u->conf.sessions, s->sessions, n);
-	return 0;
-}
-
-/* Those that wait; any other stays with its worker. */
-static int
-gather_pairs(const struct upgrade *u, struct state *s)
-{
-	const struct pairs *all = meet_pairs(u->conf.meet);
-	const struct pair *p;
-	size_t n = 0;
-
-	TAILQ_FOREACH (p, &all->waiting, link)
-		n++;
-	s->pairs = calloc(n + 1, sizeof(*s->pairs));
-	if (!s->pairs)
-		return -ENOMEM;
-	TAILQ_FOREACH (p, &all->waiting, link)
-		s->pairs[s->n_pairs++] =
-		    (struct state_pair){ .as = *p, .from = quota_name(p->op), .to = pairing_to(p) };
-	s->last_pair = all->last_id;
-	return 0;
-}
-
-static void
-save_counter(const char *name, uint64_t *value, void *arg)
-{
-	/* out of memory costs a counter, not the upgrade */
-	(void)json_object_set_new(arg, name, json_integer((json_int_t)*value));
-}
-
-static int
-gather_rest(const struct upgrade *u, struct state *s)
-{
-	const struct listeners_named *l;
-	size_t n;
-
-	n = listeners_opened(&l);
-	s->listeners = calloc(n + 1, sizeof(*s->listeners));
-	s->left = calloc(2 * LEFT_MAX, sizeof(*s->left));
-	if (!s->listeners || !s->left)
-		return -ENOMEM;
-	memcpy(s->listeners, l, n * sizeof(*l));
-	s->n_listeners = n;
-	memcpy(s->left, u->left, u->n_left * sizeof(*s->left));
-	n = slots_left(u->conf.slots, s->left + u->n_left, LEFT_MAX);
-	s->n_left = u->n_left + (n < LEFT_MAX ? n : LEFT_MAX);
-	if (s->n_left > LEFT_MAX)
-		s->n_left = LEFT_MAX; /* the others are reaped by init when we end */
-	s->counters = json_object();
-	if (s->counters) {
-		tally_each(save_counter, s->counters);
-		slots_past_each(u->conf.slots, save_counter, s->counters);
-	}
-	s->began_ms = u->began_ms;
-	s->upgrades = u->count + 1;
-	return 0;
-}
-
-/* A memfd with these bytes, or -errno. */
-static int
-memfd_of(const uint8_t *data, size_t len)
-{
-	int fd = memfd_create("hyper-proxy-state", MFD_CLOEXEC);
-	size_t done = 0;
-	ssize_t n = 0;
-
-	if (fd < 0)
-		return -errno;
-	while (done < len && (n = write(fd, data + done, len - done)) > 0)
-		done += (size_t)n;
-	if (done == len)
-		return fd;
-	fd_close(&fd);
-	return -ENOSPC;
-}
-
-static int
-pack(const struct upgrade *u, struct state *s, int *ret_fd)
-{
-	char err[STATE_ERR_MAX];
-	struct state again;
-	uint8_t *data;
-	size_t len;
-	int rc = gather_sessions(u, s);
-
-	if (rc == 0)
-		rc = gather_pairs(u, s);
-	if (rc == 0)
-		rc = gather_rest(u, s);
-	if (rc == 0)
-		rc = state_pack(s, &data, &len);
-	if (rc < 0)
-		return rc;
-	/* What we cannot read nobody can: better to know it now. */
-	rc = state_unpack(data, len, &again, err);
-	if (rc == 0) {
-		state_fini(&again);
-		rc = memfd_of(data, len);
-	}
-	free(data);
-	if (rc < 0)
-		return rc;
-	*ret_fd = rc;
-	return 0;
 }
 
 /* --- the exec --- */
@@ -366,9 +288,13 @@ exec_anew(struct upgrade *u, const struct state *s, int state_fd)
 	(void)!close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
 	state_each_fd(s, keep_fd, &keep);
 	keep_fd(state_fd, &keep);
+	rc = u->goes_back ? 0 : back_offer(u->program_fd, state_fd, true);
 	log_flush();
-	execv(u->path, u->argv);
-	rc = -errno;
+	if (rc == 0) {
+		execv(u->path, u->args.argv);
+		rc = -errno;
+	}
+	(void)!back_offer(u->program_fd, state_fd, false);
 	keep = false;
 	state_each_fd(s, keep_fd, &keep);
 	sigprocmask(SIG_SETMASK, &old, NULL);
@@ -379,12 +305,13 @@ exec_anew(struct upgrade *u, const struct state *s, int state_fd)
 static void
 upgrade_exec(struct upgrade *u)
 {
+	const struct gather_of what = gather_what(u, false);
 	struct state s = { 0 };
 	int fd = -1, rc;
 
 	/* their answers leave now, or have left */
 	sessions_end_asked(u->conf.sessions, END_STOPPED);
-	rc = pack(u, &s, &fd);
+	rc = gather(&what, &s, &fd);
 	if (rc == 0) {
 		log_info("upgrade",
 		    "exec=%s sessions=%zu pairs=%zu listeners=%zu old_workers=%zu count=%" PRIu64 " ms=%" PRId64,
@@ -393,8 +320,7 @@ upgrade_exec(struct upgrade *u)
 		rc = exec_anew(u, &s, fd);
 	}
 	fd_close(&fd);
-	json_decref(s.counters);
-	state_fini(&s);
+	gather_fini(&s);
 	upgrade_failed(u, "%s could not be executed: %s", u->path, strerror(-rc));
 }
 
@@ -469,8 +395,45 @@ upgrade_begin(struct upgrade *u)
 	upgrade_enter(u, UPGRADE_CHECKING, "told to");
 	rc = start_check(u);
 	if (rc < 0)
-		upgrade_failed(u, "no process for the check: %s", strerror(-rc));
+		upgrade_failed(u, "no check of the new program: %s", strerror(-rc));
 	return 0;
+}
+
+/* Our workers do not serve: nobody does. The old program's did. */
+static void
+upgrade_back(struct upgrade *u, const char *why)
+{
+	if (setenv(BACK_ENV_WHY, why, 1) < 0)
+		return;
+	log_error("upgrade", "what=\"back to the old program\" why=\"%s\"", why);
+	snprintf(u->path, sizeof(u->path), "/proc/self/fd/%d", u->old_fd);
+	u->goes_back = true;
+	if (upgrade_begin(u) < 0)
+		BUG_ON(true); /* none can be under way while we start */
+}
+
+void
+upgrade_served(struct upgrade *u)
+{
+	if (!u->goes_back)
+		fd_close(&u->old_fd);
+}
+
+void
+upgrade_tick(struct upgrade *u)
+{
+	bool is_late = clock_now_ms() - u->made_ms >= SERVE_MS;
+
+	if (u->old_fd < 0 || u->state != UPGRADE_IDLE || u->goes_back)
+		return;
+	if (is_late || slots_past(u->conf.slots)->restarts - u->made_restarts >= SERVE_TRIES)
+		upgrade_back(u, is_late ? "none of its workers served in time" : "its workers end before they serve");
+}
+
+bool
+upgrade_goes_back(const struct upgrade *u)
+{
+	return u->goes_back;
 }
 
 bool
@@ -508,27 +471,58 @@ upgrade_stop(struct upgrade *u)
 		kill(u->left[i], SIGKILL);
 }
 
+/* Workers of a successor that had to give up: nobody knows them. */
+static void
+find_strays(struct upgrade *u)
+{
+	char name[64];
+	FILE *f;
+	int pid;
+
+	snprintf(name, sizeof(name), "/proc/self/task/%d/children", (int)getpid());
+	f = fopen(name, "re");
+	if (!f)
+		return;
+	while (u->n_left < GATHER_LEFT_MAX && fscanf(f, "%d", &pid) == 1) {
+		bool is_known = slots_has_pid(u->conf.slots, (pid_t)pid);
+
+		for (size_t i = 0; i < u->n_left; i++)
+			is_known |= u->left[i] == (pid_t)pid;
+		if (!is_known)
+			u->left[u->n_left++] = (pid_t)pid;
+	}
+	fclose(f);
+}
+
 int
-upgrade_new(const struct upgrade_conf *conf, const struct state *inherited, struct upgrade **ret)
+upgrade_new(const struct upgrade_conf *conf, const struct state *inherited, int old_fd, struct upgrade **ret)
 {
 	struct upgrade *u = calloc(1, sizeof(*u));
 	int rc = u ? 0 : -ENOMEM;
 
 	if (rc == 0) {
 		u->conf = *conf;
+		u->trial_fd = u->program_fd = -1;
+		u->old_fd = old_fd;
+		u->made_ms = clock_now_ms();
+		u->made_restarts = slots_past(conf->slots)->restarts;
 		u->timer = event_new(conf->base, -1, EV_PERSIST, on_timer, u);
 		rc = u->timer ? find_path(u) : -ENOMEM;
 	}
 	if (rc == 0)
-		rc = find_args(u);
+		rc = back_args(&u->args);
+	if (rc == 0)
+		rc = u->program_fd = back_open();
 	if (rc < 0) {
 		upgrade_free(u);
 		return rc;
 	}
 	if (inherited) {
 		u->count = inherited->upgrades;
-		u->n_left = inherited->n_left < LEFT_MAX ? inherited->n_left : LEFT_MAX;
+		u->n_left = inherited->n_left < GATHER_LEFT_MAX ? inherited->n_left : GATHER_LEFT_MAX;
 		memcpy(u->left, inherited->left, u->n_left * sizeof(u->left[0]));
+		if (upgrade_came_back())
+			find_strays(u);
 		upgrade_reap(u); /* who ended meanwhile sends no signal again */
 	}
 	*ret = u;
@@ -550,6 +544,9 @@ upgrade_free(struct upgrade *u)
 	}
 	if (u->timer)
 		event_free(u->timer);
+	fd_close(&u->trial_fd);
+	fd_close(&u->program_fd);
+	fd_close(&u->old_fd);
 	free(u);
 }
 

@@ -23,8 +23,9 @@ struct view { /* all borrowed; filled in by master.c */
 	const char *endpoint;
 	size_t max_pairs; /* of all workers */
 	int64_t start_ms;
-	uint64_t upgrades; /* so often it was executed anew */
-	const char *state; /* "starting", "serving", "draining", "stopping" */
+	uint64_t upgrades;     /* so often it was executed anew */
+	const char *came_back; /* why the last attempt ended with the old program again; NULL: it did not */
+	const char *state;     /* "starting", "serving", "draining", "stopping" */
 };
 
 /* One pair, with what its worker's ledger says of it now. */
