@@ -47,10 +47,10 @@ cmd_print_usage(const struct cmd_program *prog, const struct cmd *cmd)
 		printf(" [options]");
 	printf("%s%s\n\n%s\n\nOptions:\n", *cmd->args ? " " : "", cmd->args, cmd->help ? cmd->help : "");
 	for (size_t i = 0; i < CMD_OPTS_MAX && cmd->opts[i].name; i++) {
-		char left[64];
+		char left[64], letter[] = { '-', cmd->opts[i].letter, ',', ' ', '\0' };
 
-		snprintf(left, sizeof left, "--%s%s%s", cmd->opts[i].name, cmd->opts[i].arg ? " " : "",
-		    cmd->opts[i].arg ? cmd->opts[i].arg : "");
+		snprintf(left, sizeof left, "%s--%s%s%s", cmd->opts[i].letter ? letter : "", cmd->opts[i].name,
+		    cmd->opts[i].arg ? " " : "", cmd->opts[i].arg ? cmd->opts[i].arg : "");
 		printf("  %-24s %s\n", left, cmd->opts[i].help);
 	}
 	printf("  %-24s %s\n  %-24s %s\n", "--help", "this text", "--version", "the version");
@@ -96,18 +96,51 @@ cmd_long_options(const struct cmd *cmd, struct option *longs)
 	return n;
 }
 
+/* The short names as getopt wants them. */
+static void
+cmd_short_options(const struct cmd *cmd, char ret[2 * CMD_OPTS_MAX + 2])
+{
+	size_t used = 0;
+
+	ret[used++] = 'h';
+	for (size_t i = 0; i < CMD_OPTS_MAX && cmd->opts[i].name; i++) {
+		if (!cmd->opts[i].letter)
+			continue;
+		ret[used++] = cmd->opts[i].letter;
+		if (cmd->opts[i].arg)
+			ret[used++] = ':';
+	}
+	ret[used] = '\0';
+}
+
+/* By index; CMD_OPTS_MAX none. `c`: what getopt_long() returned. */
+static size_t
+cmd_option(const struct cmd *cmd, int c)
+{
+	size_t i = 0;
+
+	if (c >= OPT_FIRST)
+		return (size_t)(c - OPT_FIRST);
+	while (i < CMD_OPTS_MAX && (!cmd->opts[i].name || cmd->opts[i].letter != c))
+		i++;
+	return i;
+}
+
 /* `argv[0]` is the verb's last word, as getopt wants it. */
 static int
 cmd_run(const struct cmd_program *prog, const struct cmd *cmd, int argc, char **argv)
 {
 	struct option longs[CMD_OPTS_MAX + 3];
+	int c, usage_code = cmd->usage_code ? cmd->usage_code : EXIT_USAGE;
+	char shorts[2 * CMD_OPTS_MAX + 2];
 	struct cmd_args args = { 0 };
-	int c;
+	size_t i;
 
+	cmd_short_options(cmd, shorts);
 	cmd_long_options(cmd, longs);
 	argv[0] = (char *)prog->name; /* the name in getopt's own messages */
 	optind = 1;
-	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
 		if (c == OPT_HELP || c == 'h') {
 			cmd_print_usage(prog, cmd);
 			return EXIT_OK;
@@ -116,17 +149,18 @@ cmd_run(const struct cmd_program *prog, const struct cmd *cmd, int argc, char **
 			cmd_print_version(prog);
 			return EXIT_OK;
 		}
-		if (c < OPT_FIRST) {
+		i = cmd_option(cmd, c);
+		if (i == CMD_OPTS_MAX) {
 			fprintf(stderr, "%s: see '%s %s --help'\n", prog->name, prog->name, cmd->words);
-			return EXIT_USAGE;
+			return usage_code;
 		}
-		args.opt[c - OPT_FIRST] = optarg ? optarg : "";
+		args.opt[i] = optarg ? optarg : "";
 	}
 	args.argc = argc - optind;
 	args.argv = argv + optind;
 	if (args.argc < cmd->min_args || args.argc > cmd->max_args) {
 		fprintf(stderr, "%s: usage: %s %s %s\n", prog->name, prog->name, cmd->words, cmd->args);
-		return EXIT_USAGE;
+		return usage_code;
 	}
 	return cmd->run(&args);
 }

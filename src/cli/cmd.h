@@ -11,6 +11,7 @@ struct cmd_opt {
 	const char *name; /* long name without dashes */
 	const char *arg;  /* name of the argument in the help; NULL: a flag */
 	const char *help;
+	char letter; /* a short name as well; 0 none */
 };
 
 /* What a verb gets: all borrowed from argv. */
@@ -27,6 +28,7 @@ struct cmd {
 	int min_args, max_args;
 	int (*run)(const struct cmd_args *); /* returns an exit code, base/daemon.h */
 	struct cmd_opt opts[CMD_OPTS_MAX];   /* ends at name NULL */
+	int usage_code;                      /* of wrong usage; 0: EXIT_USAGE */
 };
 
 struct cmd_program {
@@ -39,7 +41,7 @@ struct cmd_program {
 
 /* Finds the verb (as many words of argv as it has), parses its options with
  * getopt_long and runs it. --help and --version work on the program and on
- * each verb. A usage fault is explained on stderr and returns EXIT_USAGE. */
+ * each verb. A usage fault is explained on stderr and returns EXIT_USAGE, or the verb's own. */
 int cmd_main(const struct cmd_program *, int argc, char **argv);
 
 /* log_setup() at the start of a program: EXIT_OK, or EXIT_SETTINGS with the words on stderr. */

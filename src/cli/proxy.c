@@ -12,6 +12,7 @@
 #include "cli/cmd.h"
 #include "cli/ctl.h"
 #include "cli/proxy_admin.h"
+#include "cli/selftest.h"
 #include "hyper/base/daemon.h"
 #include "hyper/base/log.h"
 #include "hyper/proxy/programs.h"
@@ -138,6 +139,15 @@ proxy_number(const char *text, unsigned long max, unsigned long *ret)
 	return errno || *end || end == text || *ret > max ? -EINVAL : 0;
 }
 
+static int
+proxy_selftest(const struct cmd_args *args)
+{
+	int code;
+	char *path = proxy_socket(&code);
+
+	return selftest_run(path, code, args);
+}
+
 /* Only the master starts this, with the descriptors of proxy/worker_abi.h. */
 static int
 proxy_worker(const struct cmd_args *args)
@@ -223,6 +233,17 @@ static const struct cmd proxy_cmds[] = {
 	    .max_args = 1,
 	    .run = proxy_admin_kick,
 	    .opts = { JSON_OPT, OPERATOR_OPT } },
+	{ .words = "selftest",
+	    .args = "",
+	    .help = "play both parties through the endpoint: 0 well, 1 slow, 2 a step failed, 3 not tried",
+	    .run = proxy_selftest,
+	    .usage_code = SELFTEST_UNKNOWN,
+	    .opts = { [SELFTEST_OPT_JSON] = JSON_OPT,
+		[SELFTEST_OPT_WARNING] = { "warning", "MS", "exit status 1 when all steps together took longer", 'w' },
+		[SELFTEST_OPT_CRITICAL] = { "critical", "MS", "exit status 2 when they took longer than this", 'c' },
+		[SELFTEST_OPT_TIMEOUT] = { "timeout", "SECONDS", "for all of it (default: 10)", 't' },
+		[SELFTEST_OPT_ENDPOINT] = { "endpoint", "HOST:PORT",
+		    "dial this instead of what operators are told (public.internal_endpoint)" } } },
 	{ .words = "worker", .args = "SLOT GENERATION", .min_args = 2, .max_args = 2, .run = proxy_worker },
 };
 

@@ -592,6 +592,49 @@ test_model(void **state)
 	run_model(7, &none);
 }
 
+/* As whom the proxy tests itself: limits of one are not asked, those of all are. */
+static void
+test_self(void **state)
+{
+	static const struct quota_conf conf = { { [QUOTA_LIMIT_TOKENS] = 1,
+	    [QUOTA_LIMIT_OUTSTANDING] = 1,
+	    [QUOTA_LIMIT_INCOMING] = 1,
+	    [QUOTA_LIMIT_RATE_FROM] = 1,
+	    [QUOTA_LIMIT_RATE_TO] = 1,
+	    [QUOTA_LIMIT_PARKED] = 1,
+	    [QUOTA_LIMIT_PARKED_ALL] = 3,
+	    [QUOTA_LIMIT_PAIRS] = 1 } };
+	struct quota *q = quota_new(&conf);
+	struct quota_op *a, *b, *other;
+	struct quota_no no;
+	int i;
+
+	(void)state;
+	assert_non_null(q);
+	assert_int_equal(quota_ask(q, "hd-1", "hd-2", START, &other, &b, &no), 0);
+	assert_false(quota_is_self(other));
+	for (i = 0; i < QUOTA_SELF_MAX; i++) {
+		assert_int_equal(quota_ask(q, QUOTA_SELF, QUOTA_SELF, START, &a, &b, &no), 0);
+		assert_ptr_equal(a, b);
+		quota_answered(q, a, b);
+	}
+	assert_true(quota_is_self(a));
+	assert_int_equal(quota_ask(q, QUOTA_SELF, QUOTA_SELF, START, &a, &b, &no), -EDQUOT);
+	assert_int_equal(no.max, QUOTA_SELF_MAX);
+	assert_int_equal(quota_refused(q, QUOTA_LIMIT_TOKENS), 0);
+	assert_int_equal(quota_over(q, QUOTA_LIMIT_TOKENS, 1), 0);
+	assert_int_equal(quota_take(q, other, QUOTA_PARKED), 0);
+	assert_int_equal(quota_take(q, a, QUOTA_PARKED), 0);
+	assert_int_equal(quota_take(q, a, QUOTA_PARKED), 0);
+	assert_int_equal(quota_take(q, a, QUOTA_PARKED), -EBUSY);
+	quota_give(q, a, QUOTA_PARKED);
+	quota_give(q, a, QUOTA_PARKED);
+	for (i = 0; i < QUOTA_SELF_MAX; i++)
+		quota_give(q, a, QUOTA_TOKENS);
+	assert_int_equal(quota_names(q), 2); /* it has no rate to wait for */
+	quota_free(q);
+}
+
 static void
 test_words(void **state)
 {
@@ -617,6 +660,7 @@ main(void)
 		cmocka_unit_test(test_full_table),
 		cmocka_unit_test(test_underflow),
 		cmocka_unit_test(test_model),
+		cmocka_unit_test(test_self),
 		cmocka_unit_test(test_words),
 	};
 

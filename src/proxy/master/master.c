@@ -38,6 +38,7 @@
 #include "proxy/master/drain.h"
 #include "proxy/master/master.h"
 #include "proxy/master/reload.h"
+#include "proxy/master/selftest.h"
 #include "proxy/master/tally.h"
 #include "proxy/master/tell.h"
 #include "proxy/master/upgrade.h"
@@ -413,6 +414,8 @@ on_admin(struct admin_call *call, const char *verb, const json_t *args, void *ar
 		answer = admin_error("an upgrade is under way: ask again when it is done");
 	else if (strcmp(verb, "reload") == 0)
 		answer = reload_on_admin(m, args);
+	else if (strcmp(verb, "selftest") == 0)
+		answer = selftest_answer(m, args);
 	else if (!tell_answer(&m->view, verb, args, &answer))
 		answer = admin_error("this proxy knows no verb %s", verb);
 	admin_answer(call, answer);

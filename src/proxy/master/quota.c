@@ -60,7 +60,7 @@ struct quota_op {
 	uint64_t number;
 	int64_t whole_ns[2];        /* when the rate as asker, as target is whole again */
 	TAILQ_ENTRY(quota_op) idle; /* while is_idle */
-	bool is_idle;
+	bool is_idle, is_self;
 	UT_hash_handle hh; /* by name */
 	char name[];
 };
@@ -170,6 +170,7 @@ op_get(struct quota *q, const char *name, struct quota_op **ret, struct quota_no
 		return -ENOMEM;
 	memcpy(op->name, name, len);
 	op->number = ++q->last_number;
+	op->is_self = strcmp(name, QUOTA_SELF) == 0;
 	HASH_ADD_KEYPTR(hh, q->ops, op->name, len, op);
 	if (!op->hh.tbl) { /* HASH_NONFATAL_OOM */
 		free(op);
@@ -208,7 +209,11 @@ check_count(struct quota *q, const struct quota_op *op, enum quota_kind kind, st
 {
 	enum quota_limit one = kind_tab[kind].one, all = kind_tab[kind].all;
 
-	if (q->conf.max[one] && op->n[kind] >= q->conf.max[one])
+	if (op->is_self && op->n[kind] >= QUOTA_SELF_MAX) {
+		*ret_no = (struct quota_no){ .limit = one, .max = QUOTA_SELF_MAX };
+		return -EDQUOT;
+	}
+	if (!op->is_self && q->conf.max[one] && op->n[kind] >= q->conf.max[one])
 		return refuse(q, one, op->name, 0, ret_no);
 	if (all != QUOTA_LIMIT_MAX && q->conf.max[all] && q->held[kind] >= q->conf.max[all])
 		return refuse(q, all, op->name, 0, ret_no);
@@ -288,7 +293,7 @@ check_rate(struct quota *q, const struct quota_op *op, int side, struct quota_no
 {
 	int64_t over = whole_after(q, op, side) - q->now_ns - NS_PER_SEC;
 
-	if (over <= 0)
+	if (over <= 0 || op->is_self)
 		return 0;
 	return refuse(q, side ? QUOTA_LIMIT_RATE_TO : QUOTA_LIMIT_RATE_FROM, op->name,
 	    (over + NS_PER_MS - 1) / NS_PER_MS, ret_no);
@@ -335,9 +340,9 @@ quota_ask(struct quota *q, const char *from, const char *to, int64_t now_ns, str
 		return rc;
 	}
 	/* Without a rate the time stays in the past: such an operator is whole at once. */
-	if (interval_ns(q, 0))
+	if (interval_ns(q, 0) && !a->is_self)
 		a->whole_ns[0] = whole_after(q, a, 0);
-	if (interval_ns(q, 1))
+	if (interval_ns(q, 1) && !b->is_self)
 		b->whole_ns[1] = whole_after(q, b, 1);
 	hold(q, a, QUOTA_TOKENS);
 	hold(q, a, QUOTA_OUTSTANDING);
@@ -355,6 +360,12 @@ quota_answered(struct quota *q, struct quota_op *from, struct quota_op *to)
 }
 
 /* --- for people --- */
+
+bool
+quota_is_self(const struct quota_op *op)
+{
+	return op->is_self;
+}
 
 uint64_t
 quota_number(const struct quota_op *op)
@@ -381,7 +392,7 @@ quota_over(const struct quota *q, enum quota_limit limit, size_t max)
 		if (kind_tab[kind].one != limit)
 			continue;
 		HASH_ITER (hh, q->ops, op, next)
-			over += op->n[kind] > max ? op->n[kind] - max : 0;
+			over += !op->is_self && op->n[kind] > max ? op->n[kind] - max : 0;
 	}
 	return over;
 }

@@ -10,6 +10,7 @@
 #ifndef HYPER_PROXY_MASTER_QUOTA_H
 #define HYPER_PROXY_MASTER_QUOTA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +38,11 @@ enum quota_limit {
 
 /* What is held, and counted until it is given back. */
 enum quota_kind { QUOTA_TOKENS, QUOTA_OUTSTANDING, QUOTA_INCOMING, QUOTA_PARKED, QUOTA_PAIRS, QUOTA_KIND_MAX };
+
+/* As whom the proxy tests itself; no operator can have this name. Limits of one operator do not hold for it, those of all
+ * do; of each kind it may hold so many. */
+#define QUOTA_SELF     "@selftest"
+#define QUOTA_SELF_MAX 16
 
 struct quota;
 struct quota_op; /* an operator; borrowed while something of it is held */
@@ -83,6 +89,9 @@ const char *quota_name(const struct quota_op *);
 
 /* Now and then: forgets those who hold nothing and whose rate is whole again. */
 void quota_tick(struct quota *, int64_t now_ns);
+
+/* Is it QUOTA_SELF? */
+bool quota_is_self(const struct quota_op *);
 
 /* Its number, never used again; not 0. */
 uint64_t quota_number(const struct quota_op *);

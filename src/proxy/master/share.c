@@ -166,7 +166,7 @@ share_fill(struct share *sh, const struct pair *p, const struct slot *s, struct 
 	struct share_part *part;
 	uint64_t n = 1;
 
-	if (!sh)
+	if (!sh || quota_is_self(p->op))
 		return;
 	m->asker = quota_number(p->op);
 	m->rate = sh->rate / sh->workers + 1; /* without memory: never too much */
@@ -195,7 +195,7 @@ count_pairs(struct share *sh, struct pairs *all)
 			op->parts[i].pairs = op->parts[i].busy = op->parts[i].used = 0;
 	}
 	for (p = idmap_next(&all->by_id, NULL); p; p = idmap_next(&all->by_id, p)) {
-		op = op_of(sh, quota_number(p->op));
+		op = quota_is_self(p->op) ? NULL : op_of(sh, quota_number(p->op));
 		if (!op)
 			continue;
 		op->pairs++;
@@ -217,7 +217,7 @@ count_bytes(struct share *sh, struct pairs *all, const struct slot *s, int64_t m
 		struct share_op *op;
 		uint64_t bytes;
 
-		if (!p || p->slot != s || !(op = op_of(sh, quota_number(p->op))))
+		if (!p || p->slot != s || quota_is_self(p->op) || !(op = op_of(sh, quota_number(p->op))))
 			continue;
 		part = &op->parts[slot_no(s)];
 		bytes = seat.bytes_ab + seat.bytes_ba;

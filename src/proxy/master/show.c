@@ -236,6 +236,7 @@ tables(void *arg)
 	X(quota, "hyper_quota_refused_total", COUNTER, "Refusals by the setting whose limit was met.")                \
 	X(reload_ok, "hyper_config_last_reload_successful", GAUGE, "1 unless the last reload of settings failed.")    \
 	X(reloads, "hyper_config_reloads_total", COUNTER, "Reloads of settings, successful or not.")                  \
+	X(selftests, "hyper_selftests_total", COUNTER, "Tokens issued to selftests.")                                 \
 	X(draining, "hyper_draining", GAUGE, "1 while nothing new is taken.")
 
 #define X(var, n, t, h) static const struct metrics_family f_##var = { n, METRICS_##t, h };
@@ -314,6 +315,7 @@ metrics(struct evbuffer *out, void *arg)
 	put_quota(out, v->quota);
 	put(out, &f_reload_ok, !c->last_reload_failed);
 	put(out, &f_reloads, c->reloads);
+	put(out, &f_selftests, c->selftests);
 	put(out, &f_draining, strcmp(v->state, "draining") == 0 || strcmp(v->state, "stopping") == 0);
 	certs_metrics(out, v->conf->rpc_server->tls);
 }

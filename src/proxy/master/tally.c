@@ -148,6 +148,12 @@ tally_reload(bool ok)
 	counts.last_reload_failed = !ok;
 }
 
+void
+tally_selftest(void)
+{
+	counts.selftests++;
+}
+
 const struct tally_note *
 tally_note(unsigned i)
 {
@@ -185,6 +191,7 @@ tally_each(void (*each)(const char *name, uint64_t *value, void *arg), void *arg
 	each("paired", &counts.brokerings[END_REASON_MAX], arg);
 	each("bytes_ab", &counts.bytes[0], arg);
 	each("bytes_ba", &counts.bytes[1], arg);
+	each("selftests", &counts.selftests, arg);
 	each("reloads", &counts.reloads, arg);
 	each("reloads_failed", &counts.reloads_failed, arg);
 	hist_each("wait", &counts.wait, each, arg);

@@ -37,6 +37,7 @@ struct tally {
 	uint64_t pairs[END_REASON_MAX];          /* ended */
 	uint64_t bytes[2];                       /* of ended pairs */
 	uint64_t reloads_failed, reloads;
+	uint64_t selftests;
 	bool last_reload_failed;
 	struct metrics_hist wait;     /* from asked to paired */
 	struct metrics_hist duration; /* of ended pairs */
@@ -55,6 +56,7 @@ void tally_unpaired(uint64_t ref, enum end_reason);
 void tally_paired(uint64_t ref, int64_t wait_ns);
 void tally_ended(uint64_t ref, enum end_reason, const uint64_t bytes[2], int64_t ms);
 void tally_reload(bool ok);
+void tally_selftest(void);
 
 /* Calls `each` for every counter with a name that stays; it may set it: counters outlive the program (state.h). */
 void tally_each(void (*each)(const char *name, uint64_t *value, void *arg), void *arg);
