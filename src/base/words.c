@@ -43,6 +43,7 @@ static const char *const advice_tab[END_REASON_MAX] = {
 	[END_KICKED] = "ask who operates the proxy why; connecting again is permitted",
 	[END_HALF_CLOSED] = "end both directions, or have half_closed_timeout raised",
 	[END_PROBE] = "nothing to do",
+	[END_VANISHED] = "connect again when its machine and its network are back",
 };
 
 static const char *const step_tab[BROKER_STEP_MAX] = {

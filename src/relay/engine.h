@@ -1,8 +1,8 @@
 /* engine.h - what the files of src/relay share: a pair, its sides, the engine
  *
  * relay.c (engine, loop, queues), pair.c (life of a pair), move.c (bytes),
- * group.c (limits of several pairs together), sock.c (sockets), ledger.c
- * (seats), carrier.c (pipes). Private to src/relay.
+ * group.c (limits of several pairs together), vanished.c (peers that are gone),
+ * sock.c (sockets), ledger.c (seats), carrier.c (pipes). Private to src/relay.
  */
 #ifndef HYPER_RELAY_ENGINE_H
 #define HYPER_RELAY_ENGINE_H
@@ -52,9 +52,11 @@ struct side {
 	int fd;
 	uint8_t index; /* A or B: where in its pair it is */
 	bool readable : 1, writable : 1;
-	bool broken : 1; /* reset or dead; what it sent before is still passed on */
-	bool urgent : 1; /* splice(2) stops at TCP urgent data for ever (Linux 6.18): read it by copying */
-	bool hup : 1;    /* an event spoke of an end: read until that is found */
+	bool broken : 1;   /* reset or dead; what it sent before is still passed on */
+	bool urgent : 1;   /* splice(2) stops at TCP urgent data for ever (Linux 6.18): read it by copying */
+	bool hup : 1;      /* an event spoke of an end: read until that is found */
+	bool vanished : 1; /* broken because nothing was heard of it */
+	uint16_t stuck;    /* vanished.c: since when an acknowledgement is waited for; 0 none */
 };
 _Static_assert(offsetof(struct side, item) == 0, "relay_on_event() casts it back");
 
@@ -68,14 +70,15 @@ struct relay_pair {
 	uint64_t id;
 	int64_t start_ms, active_ms;
 	struct side side[2];
-	uint8_t state; /* enum pair_state */
-	uint8_t queue; /* enum pair_queue */
-	uint8_t wants; /* BIT of a direction that found no pipe */
-	uint8_t bulk;  /* BIT of a direction whose reads are full: copy_small splices there */
-	uint8_t held;  /* BIT of a direction that its group's limit stopped */
-	uint8_t lead;  /* the direction that comes first in its next turn, where both share a limit */
-	bool is_half;  /* one of its streams has ended: in which list it is */
-	bool promised; /* an idle pipe is kept for its next turn */
+	uint8_t state;     /* enum pair_state */
+	uint8_t queue;     /* enum pair_queue */
+	uint8_t wants;     /* BIT of a direction that found no pipe */
+	uint8_t bulk;      /* BIT of a direction whose reads are full: copy_small splices there */
+	uint8_t held;      /* BIT of a direction that its group's limit stopped */
+	uint8_t lead;      /* the direction that comes first in its next turn, where both share a limit */
+	bool is_half : 1;  /* one of its streams has ended: in which list it is */
+	bool promised : 1; /* an idle pipe is kept for its next turn */
+	bool is_open : 1;  /* bytes of it may be on their way: vanished.c looks at it */
 };
 _Static_assert(sizeof(struct relay_pair) <= 128, "an idle pair is to be cheap");
 
@@ -109,7 +112,11 @@ struct relay {
 	int64_t timeout_ms[2]; /* of these lists; 0 never */
 	int64_t grain_ms;      /* how exactly active_ms is kept */
 	int64_t now_ms, trim_ms;
-	bool is_late; /* now_ms is of an earlier turn */
+	bool is_late;            /* now_ms is of an earlier turn */
+	size_t n_open;           /* pairs that are open */
+	struct relay_pair *look; /* the next one to be looked at, of alive[look_list] */
+	int look_list;           /* -1: between two rounds */
+	int64_t look_ms, look_began_ms;
 	uint64_t bytes, buffered;
 };
 
@@ -183,12 +190,25 @@ void side_break(struct side *);
 /* The same, noted in the seat. */
 void side_failed(struct relay_pair *, struct side *);
 
+/* --- vanished.c --- */
+
+void vanished_init(struct relay *);
+/* Bytes were delivered, or it is new: it is open. */
+void vanished_note(struct relay *, struct relay_pair *);
+/* It is about to leave its place in r->alive. */
+void vanished_leaves(struct relay *, struct relay_pair *);
+/* It is over. */
+void vanished_forget(struct relay *, struct relay_pair *);
+/* Looks at some, whose peer may have vanished: these end. */
+void vanished_run(struct relay *);
+int64_t vanished_next_ms(const struct relay *);
+
 /* --- sock.c --- */
 
 void sock_tune(int fd, const struct relay_keep *);
 
-/* Taking the error from the socket is what makes a reset known even while its direction is stalled. */
-bool sock_has_error(int fd);
+/* Taking the error from the socket is what makes a reset known even while its direction is stalled. An errno, 0 none. */
+int sock_take_error(int fd);
 
 /* It is a connection no more, and not because both streams ended: for one whose earlier owner may
  * have taken the error. `fin_sent`: the end of what we send was passed on to it. */

@@ -337,7 +337,7 @@ pair_settle(struct relay *r, struct relay_pair *p, int ab, int ba, bool was_brok
 	} else if (pair_is_broken(p)) {
 		/* One turn more after the news, so that what came before it is passed on. */
 		if (was_broken && ab == 0 && ba == 0)
-			pair_end(r, p, END_RESET, "reset");
+			pair_end(r, p, p->side[A].vanished || p->side[B].vanished ? END_VANISHED : END_RESET, "broken");
 		else
 			queue_enter(r, p, Q_RUN);
 	} else if (p->state == PAIR_NONE) {

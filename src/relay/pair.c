@@ -147,6 +147,7 @@ pair_publish(struct relay *r, struct relay_pair *p)
 {
 	p->is_half = p->state != PAIR_BOTH;
 	TAILQ_INSERT_TAIL(&r->alive[p->is_half], p, all);
+	vanished_note(r, p);
 	index_add(r, p);
 	if (++r->n_pairs > r->n_buckets)
 		index_grow(r);
@@ -291,6 +292,8 @@ pair_retire(struct relay *r, struct relay_pair *p)
 		epoll_ctl(r->conf.epoll_fd, EPOLL_CTL_DEL, p->side[i].fd, NULL);
 		want_set(r, p, i, false);
 	}
+	vanished_leaves(r, p);
+	vanished_forget(r, p);
 	TAILQ_REMOVE(&r->alive[p->is_half], p, all);
 	index_remove(r, p);
 	queue_enter(r, p, Q_GONE);

@@ -106,11 +106,13 @@ ask_for_pipes(struct relay *r)
 void
 pair_touch(struct relay *r, struct relay_pair *p)
 {
+	vanished_leaves(r, p);
 	TAILQ_REMOVE(&r->alive[p->is_half], p, all);
 	p->active_ms = r->now_ms;
 	p->is_half = p->state != PAIR_BOTH;
 	__atomic_store_n(&p->seat->active_s, (uint32_t)(r->now_ms / 1000), __ATOMIC_RELAXED);
 	TAILQ_INSERT_TAIL(&r->alive[p->is_half], p, all);
+	vanished_note(r, p);
 }
 
 /* When the pair that was active longest ago has to end; active_ms may be older than the truth by the grain. */
@@ -158,6 +160,7 @@ relay_next_ms(const struct relay *r)
 
 	next = half < next ? half : next;
 	next = held < next ? held : next;
+	next = vanished_next_ms(r) < next ? vanished_next_ms(r) : next;
 	if (r->wait_ms > 0 && r->wait_ms + WANT_MS < next)
 		next = r->wait_ms + WANT_MS;
 	return next;
@@ -172,6 +175,13 @@ look_at_clock(struct relay *r)
 		return;
 	r->now_ms = clock_now_ms();
 	r->is_late = false;
+}
+
+/* The kernel gave up after its keepalive probes, or its retransmissions. */
+static bool
+is_vanishing(int err)
+{
+	return err == ETIMEDOUT || err == EHOSTUNREACH || err == ENETUNREACH;
 }
 
 void
@@ -196,7 +206,7 @@ relay_on_event(struct relay *r, struct relay_item *item, uint32_t events)
 	if (events & EPOLLERR) {
 		/* Noted first: once it is taken, nobody after us could see it. */
 		side_failed(p, s);
-		(void)sock_has_error(s->fd);
+		s->vanished |= is_vanishing(sock_take_error(s->fd));
 	}
 	pair_turn(r, p);
 	turn_note(r, 0);
@@ -252,6 +262,7 @@ relay_run(struct relay *r)
 	free_gone(r);
 	check_deadlines(r);
 	end_silent(r);
+	vanished_run(r);
 	wake_waiting(r);
 	run_queued(r);
 	more = groups_run(r);
@@ -322,6 +333,7 @@ relay_new(const struct relay_conf *conf, relay_on_end on_end, void *arg)
 	TAILQ_INIT(&r->alive[1]);
 	TAILQ_INIT(&r->held);
 	limits_init(r);
+	vanished_init(r);
 	for (size_t i = 0; i < ARRAY_LEN(r->line); i++)
 		TAILQ_INIT(&r->line[i]);
 	r->n_buckets = 16;

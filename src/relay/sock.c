@@ -32,7 +32,7 @@ set_linger(int fd, bool is_reset)
 
 /* TCP_USER_TIMEOUT cannot tell a peer that vanished from one that answers probes but leaves its
  * window shut: a reader that takes nothing at all for 30 s is reset too
- * (30.5 s on Linux 6.18). One that reads slowly is not. */
+ * (30.5 s on Linux 6.18). So the kernel's is off, and vanished.c looks. */
 static void
 sock_keep(int fd, const struct relay_keep *keep)
 {
@@ -44,7 +44,7 @@ sock_keep(int fd, const struct relay_keep *keep)
 	set_opt(fd, IPPROTO_TCP, TCP_KEEPIDLE, keep->idle_s);
 	set_opt(fd, IPPROTO_TCP, TCP_KEEPINTVL, keep->interval_s);
 	set_opt(fd, IPPROTO_TCP, TCP_KEEPCNT, keep->count);
-	set_opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, keep->user_timeout_ms);
+	set_opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 0);
 }
 
 void
@@ -69,8 +69,7 @@ static bool
 sock_is_tuned(int fd, const struct relay_keep *keep)
 {
 	return keep->idle_s > 0 && has_opt(fd, SOL_SOCKET, SO_OOBINLINE, 1) &&
-	       has_opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, keep->user_timeout_ms) &&
-	       has_opt(fd, IPPROTO_TCP, TCP_KEEPIDLE, keep->idle_s);
+	       has_opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 0) && has_opt(fd, IPPROTO_TCP, TCP_KEEPIDLE, keep->idle_s);
 }
 
 void
@@ -83,13 +82,13 @@ sock_tune(int fd, const struct relay_keep *keep)
 	set_linger(fd, true); /* what a killed process leaves behind is a reset, not an end */
 }
 
-bool
-sock_has_error(int fd)
+int
+sock_take_error(int fd)
 {
 	int err = 0;
 	socklen_t len = sizeof(err);
 
-	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 && err != 0;
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 ? err : 0;
 }
 
 bool
@@ -100,7 +99,7 @@ sock_was_reset(int fd, bool fin_sent)
 
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 || info.tcpi_state != TCP_CLOSE)
 		return false;
-	return !fin_sent || sock_has_error(fd) || !fd_tcp_has_ended(fd);
+	return !fin_sent || sock_take_error(fd) != 0 || !fd_tcp_has_ended(fd);
 }
 
 void

@@ -468,7 +468,7 @@ static const struct cfg_option public[] = {
 	{ .key = "keepalive_count", .type = CFG_T_INTEGER, FROM(1, 127), .def = "3", .unit = "probes",
 	  AT(conf_proxy_public, keepalive_count), .needs_restart = true, .help = "Unanswered ones after which the peer is gone." },
 	{ .key = "user_timeout", SECONDS(0, 86400, "30"), AT(conf_proxy_public, user_timeout_ms), .needs_restart = true,
-	  .help = "A peer that acknowledges or takes nothing for so long is gone. 0: the kernel's, a quarter of an hour." },
+	  .help = "A peer that answers nothing for so long while bytes are on their way is gone. 0: the kernel's, a quarter of an hour." },
 	DATASTORE("the proxy keeps its tokens in memory; remove the key"),
 	END
 };

@@ -36,7 +36,8 @@
 	X(IDLE, "idle", "no byte was delivered over the pair within idle_timeout")                                 \
 	X(KICKED, "kicked", "an operator of the proxy ended it: proxy kick")                                       \
 	X(HALF_CLOSED, "half_closed", "one side had ended, and the other sent nothing within half_closed_timeout") \
-	X(PROBE, "probe", "the connection ended before its first byte: somebody looked whether the port is open")
+	X(PROBE, "probe", "the connection ended before its first byte: somebody looked whether the port is open")  \
+	X(VANISHED, "vanished", "a peer of the pair was not heard of any more: its machine or its network is gone")
 
 enum end_reason {
 #define X(n, word, help) END_##n,

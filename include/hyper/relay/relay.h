@@ -78,7 +78,7 @@ struct relay_conf {
 	struct relay_keep { /* when a peer that vanished is noticed; idle_s 0: as fd_notice_vanished() says */
 		int idle_s, interval_s; /* TCP_KEEPIDLE, TCP_KEEPINTVL */
 		int count;              /* TCP_KEEPCNT */
-		int user_timeout_ms;    /* TCP_USER_TIMEOUT; 0: the kernel's */
+		int user_timeout_ms;    /* bytes are on their way, and nothing was heard; 0: the kernel decides */
 	} keep;
 
 	/* The pool is empty and n more pipes would be used: the directions that lack one wait. Called once a turn
@@ -93,7 +93,7 @@ struct relay_conf {
  * and relay_run(), never from relay_pair_new() or relay_pair_adopt(). */
 struct relay_end {
 	uint64_t id;
-	enum end_reason reason; /* CLOSED, RESET, STOPPED, INTERNAL, IDLE, HALF_CLOSED */
+	enum end_reason reason; /* CLOSED, RESET, VANISHED, STOPPED, INTERNAL, IDLE, HALF_CLOSED */
 	uint64_t bytes_ab, bytes_ba;
 	int64_t ms;    /* since this engine has it */
 	uint32_t seat; /* for relay_seat_done() */
