@@ -95,7 +95,7 @@ is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'which is used');
 
 # HUP is answered, TERM ends cleanly and fast, calls in flight are told.
 $m->{'hd-1'}->signal('HUP');
-ok($m->{'hd-1'}->wait_log(qr/ reload_unsupported /, 5), 'HUP: says that it does not reload');
+ok($m->{'hd-1'}->wait_log(qr/ info reloaded changed=0 needs_restart=0 /, 5), 'HUP: reloads');
 for my $d ($m->{'hd-1'}, $new, $m->{ph}) {
 	$begin = time;
 	is($d->stop, 0, "$d->{name}: TERM ends it with 0");

@@ -40,7 +40,7 @@ ask(char *socket, int code, const char *verb, json_t *args, int64_t timeout_ms, 
 
 	if (code == EXIT_OK && !socket) {
 		fprintf(stderr,
-		    "%s: the settings have no admin_socket: add one such as \"/run/hyper/proxy/admin.sock\", restart\n",
+		    "%s: the settings have no admin_socket: add one such as \"/run/hyper/admin.sock\", restart\n",
 		    me());
 		code = EXIT_UNAVAILABLE;
 	} else if (code == EXIT_OK && admin_ask(socket, verb, args, timeout_ms, ret, err) < 0) {
@@ -129,13 +129,25 @@ ctl_reload(char *socket, int code, bool dry)
 
 /* --- drain, stop --- */
 
+/* Programs count what they have: connections or calls, or nothing that could be left. */
 static int
 print_left(const json_t *a, const char *done)
 {
+	static const char *const kinds[] = { "pairs", "tokens", "calls" };
+	const char *between = ": ";
+
 	if (!is_ok(a))
 		print_error(a);
-	printf("%s: %lld pairs, %lld tokens left\n", done, (long long)json_integer_value(json_object_get(a, "pairs")),
-	    (long long)json_integer_value(json_object_get(a, "tokens")));
+	printf("%s", done);
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+		const json_t *n = json_object_get(a, kinds[i]);
+
+		if (!n)
+			continue;
+		printf("%s%lld %s", between, (long long)json_integer_value(n), kinds[i]);
+		between = ", ";
+	}
+	puts(*between == ',' ? " left" : "");
 	return is_ok(a) ? EXIT_OK : EXIT_FAIL;
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cli/cmd.h"
+#include "cli/ctl.h"
 #include "cli/hyper_call.h"
 #include "cli/hyper_sd.h"
 #include "hyper/base/daemon.h"
@@ -42,17 +43,50 @@ hyper_verb_server_run(const struct cmd_args *args)
 	return code;
 }
 
+/* The socket of the settings, taken; NULL when there is none or *ret_code says why not. */
+static char *
+hyper_socket(int *ret_code)
+{
+	struct conf_hyper *conf = NULL;
+	char *path;
+
+	*ret_code = hyper_load(&conf);
+	path = conf && conf->admin_socket ? strdup(conf->admin_socket) : NULL;
+	conf_hyper_free(conf);
+	return path;
+}
+
 static int
 hyper_verb_check(const struct cmd_args *args)
 {
-	struct conf_hyper *conf = NULL;
-	int code = hyper_load(&conf);
+	int code;
+	char *path = hyper_socket(&code);
 
-	(void)args;
+	if (args->opt[0])
+		return ctl_reload(path, code, true);
 	if (code == EXIT_OK)
 		puts("settings ok");
-	conf_hyper_free(conf);
+	free(path);
 	return code;
+}
+
+static int
+hyper_verb_reload(const struct cmd_args *args)
+{
+	int code;
+	char *path = hyper_socket(&code);
+
+	(void)args;
+	return ctl_reload(path, code, false);
+}
+
+static int
+hyper_verb_stop(const struct cmd_args *args)
+{
+	int code;
+	char *path = hyper_socket(&code);
+
+	return ctl_stop(path, code, args->opt[0]);
 }
 
 enum { CALL_OPT_TIMEOUT, CALL_OPT_JSON };
@@ -95,7 +129,18 @@ static const struct cmd hyper_cmds[] = {
 	{ .words = "check",
 	    .args = "",
 	    .help = "check the settings only: exit status 0 or 78",
-	    .run = hyper_verb_check },
+	    .run = hyper_verb_check,
+	    .opts = { { "diff", NULL,
+		"ask the running server what a reload would change and what needs a restart" } } },
+	{ .words = "reload",
+	    .args = "",
+	    .help = "have the running server read its settings again, print what changed",
+	    .run = hyper_verb_reload },
+	{ .words = "stop",
+	    .args = "",
+	    .help = "stop the running server and wait until it is gone; calls in flight come to their end",
+	    .run = hyper_verb_stop,
+	    .opts = { { "deadline", "SECONDS", "refuse what is left then (default: drain_timeout)" } } },
 	{ .words = "call",
 	    .args = "OPERATOR.METHOD [JSON]",
 	    .help = "call a method through the local server, print the result",

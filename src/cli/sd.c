@@ -40,38 +40,69 @@ sd_verb_run(const struct cmd_args *args)
 	return code;
 }
 
+/* The socket of the settings, taken; NULL when there is none or *ret_code says why not. */
+static char *
+sd_socket(int *ret_code)
+{
+	struct conf_sd *conf = NULL;
+	char *path;
+
+	*ret_code = sd_load(&conf);
+	path = conf && conf->admin_socket ? strdup(conf->admin_socket) : NULL;
+	conf_sd_free(conf);
+	return path;
+}
+
 static int
 sd_verb_check(const struct cmd_args *args)
 {
-	struct conf_sd *conf = NULL;
-	int code = sd_load(&conf);
+	int code;
+	char *path = sd_socket(&code);
 
-	(void)args;
+	if (args->opt[0])
+		return ctl_reload(path, code, true);
 	if (code == EXIT_OK)
 		puts("settings ok");
-	conf_sd_free(conf);
+	free(path);
 	return code;
 }
 
 static int
 sd_verb_reload(const struct cmd_args *args)
 {
-	struct conf_sd *conf = NULL;
-	int code = sd_load(&conf);
-	char *path = conf && conf->admin_socket ? strdup(conf->admin_socket) : NULL;
+	int code;
+	char *path = sd_socket(&code);
 
 	(void)args;
-	conf_sd_free(conf);
 	return ctl_reload(path, code, false);
+}
+
+static int
+sd_verb_stop(const struct cmd_args *args)
+{
+	int code;
+	char *path = sd_socket(&code);
+
+	(void)args;
+	return ctl_stop(path, code, NULL);
 }
 
 static const struct cmd sd_cmds[] = {
 	{ .words = "run", .args = "", .help = "run the service directory", .run = sd_verb_run },
-	{ .words = "check", .args = "", .help = "check the settings only: exit status 0 or 78", .run = sd_verb_check },
+	{ .words = "check",
+	    .args = "",
+	    .help = "check the settings only: exit status 0 or 78",
+	    .run = sd_verb_check,
+	    .opts = { { "diff", NULL,
+		"ask the running directory what a reload would change and what needs a restart" } } },
 	{ .words = "reload",
 	    .args = "",
 	    .help = "have the running directory read its settings again, print what changed",
 	    .run = sd_verb_reload },
+	{ .words = "stop",
+	    .args = "",
+	    .help = "stop the running directory and wait until it is gone",
+	    .run = sd_verb_stop },
 };
 
 int

@@ -306,6 +306,22 @@ chain_append(struct chain *c, struct record_trust *trust, const json_t *signed_r
 	return r;
 }
 
+int
+chain_holds_with(const struct chain *c, struct record_trust *trust, char err[RECORD_ERR_MAX])
+{
+	struct chain *again = chain_new();
+	char why[RECORD_ERR_MAX] = "out of memory";
+	int rc = again ? 0 : -ENOMEM;
+	size_t i;
+
+	for (i = 0; rc == 0 && i < c->n; i++)
+		rc = chain_append(again, trust, c->v[i]->signed_record, why);
+	if (rc < 0)
+		snprintf(err, RECORD_ERR_MAX, "record %zu of %zu would not be accepted any more: %.400s", i, c->n, why);
+	chain_free(again);
+	return rc;
+}
+
 void
 chain_truncate(struct chain *c, size_t length)
 {

@@ -49,6 +49,7 @@ struct waiter {
 };
 
 struct directory {
+	struct event_base *base;
 	const struct conf_directory *conf;
 	struct feed *feed; /* NULL for json */
 	json_t *entries;   /* name -> entry */
@@ -329,6 +330,7 @@ directory_new(
 	snprintf(err, DIRECTORY_ERR_MAX, "out of memory");
 	if (!d)
 		return -ENOMEM;
+	d->base = base;
 	d->conf = conf;
 	d->calm_ms = CHANGED_MS;
 	d->backoff_ms = RETRY_MIN_MS;
@@ -342,6 +344,57 @@ directory_new(
 	else
 		*ret = d;
 	return r;
+}
+
+struct directory_next {
+	const struct conf_directory *conf;
+	struct feed_next *feed; /* NULL for json */
+};
+
+void
+directory_next_free(struct directory_next *n)
+{
+	if (!n)
+		return;
+	feed_next_free(n->feed);
+	free(n);
+}
+
+int
+directory_prepare(
+    struct directory *d, const struct conf_directory *conf, struct directory_next **ret, char err[DIRECTORY_ERR_MAX])
+{
+	struct directory_next *n = calloc(1, sizeof *n);
+	json_t *entries = NULL;
+	int r;
+
+	snprintf(err, DIRECTORY_ERR_MAX, "out of memory");
+	if (!n)
+		return -ENOMEM;
+	n->conf = conf;
+	if (d->feed)
+		r = feed_prepare(d->feed, d->base, conf, &n->feed, err);
+	else
+		r = file_entries(conf->path, &entries, err);
+	json_decref(entries);
+	if (r < 0)
+		directory_next_free(n);
+	else
+		*ret = n;
+	return r;
+}
+
+void
+directory_apply(struct directory *d, struct directory_next *n)
+{
+	if (d->feed)
+		feed_apply(d->feed, n->feed);
+	d->conf = n->conf;
+	d->stamp = 0;
+	d->retry_ms = 0; /* another sd may be there where the one before was not */
+	d->backoff_ms = RETRY_MIN_MS;
+	start_refresh(d);
+	free(n);
 }
 
 void

@@ -37,7 +37,6 @@
 
 struct feed {
 	const struct conf_directory *conf;
-	struct directory_endpoint endpoint;
 	struct rpc_client *client;
 	struct record_trust *trust;
 	feed_cb cb;
@@ -254,6 +253,7 @@ feed_new(struct event_base *base, const struct conf_directory *conf, feed_cb cb,
     char err[DIRECTORY_ERR_MAX])
 {
 	struct feed *f = calloc(1, sizeof *f);
+	struct directory_endpoint endpoint;
 	int r;
 
 	if (!f) {
@@ -263,12 +263,12 @@ feed_new(struct event_base *base, const struct conf_directory *conf, feed_cb cb,
 	f->conf = conf;
 	f->cb = cb;
 	f->arg = arg;
-	directory_endpoint(conf, &f->endpoint);
+	directory_endpoint(conf, &endpoint);
 	r = record_trust_new(&conf->ca_certificate_files, &conf->ca_intermediate_certificate_files, &f->trust, err);
 	if (r == 0)
 		r = load_kept(f, err);
 	if (r == 0)
-		r = rpc_client_new(base, &f->endpoint.client, &f->client, err);
+		r = rpc_client_new(base, &endpoint.client, &f->client, err);
 	if (r < 0)
 		feed_free(f);
 	else
@@ -286,6 +286,61 @@ feed_free(struct feed *f)
 	chain_free(f->fresh);
 	chain_free(f->chain);
 	free(f);
+}
+
+struct feed_next {
+	const struct conf_directory *conf;
+	struct record_trust *trust;
+	struct rpc_client *client;
+};
+
+void
+feed_next_free(struct feed_next *n)
+{
+	if (!n)
+		return;
+	rpc_client_free(n->client);
+	record_trust_free(n->trust);
+	free(n);
+}
+
+int
+feed_prepare(struct feed *f, struct event_base *base, const struct conf_directory *conf, struct feed_next **ret,
+    char err[DIRECTORY_ERR_MAX])
+{
+	struct feed_next *n = calloc(1, sizeof *n);
+	struct directory_endpoint endpoint;
+	int r = -ENOMEM;
+
+	snprintf(err, DIRECTORY_ERR_MAX, "out of memory");
+	if (!n)
+		return r;
+	n->conf = conf;
+	directory_endpoint(conf, &endpoint);
+	r = record_trust_new(&conf->ca_certificate_files, &conf->ca_intermediate_certificate_files, &n->trust, err);
+	if (r == 0 && !record_trust_equals(f->trust, n->trust))
+		r = chain_holds_with(f->chain, n->trust, err);
+	if (r == 0)
+		r = rpc_client_new(base, &endpoint.client, &n->client, err);
+	if (r < 0)
+		feed_next_free(n);
+	else
+		*ret = n;
+	return r;
+}
+
+void
+feed_apply(struct feed *f, struct feed_next *n)
+{
+	/* what a refresh has collected so far was verified with the trust of before */
+	if (!record_trust_equals(f->trust, n->trust))
+		undo(f);
+	rpc_client_replace(n->client, f->client);
+	f->client = n->client;
+	record_trust_free(f->trust);
+	f->trust = n->trust;
+	f->conf = n->conf;
+	free(n);
 }
 
 json_t *

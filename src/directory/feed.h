@@ -24,6 +24,15 @@ int feed_new(struct event_base *, const struct conf_directory *conf, feed_cb, vo
 /* A refresh that runs is ended with ok = false before this returns. NULL is fine. */
 void feed_free(struct feed *);
 
+/* A reload: trust and client by `conf` (borrowed from now on), and all that is kept is verified with a trust that
+ * differs. 0 with *ret taken, or -errno with `err`. */
+struct feed_next;
+int feed_prepare(struct feed *, struct event_base *, const struct conf_directory *conf, struct feed_next **ret,
+    char err[DIRECTORY_ERR_MAX]) ATTR_MUST_USE;
+/* The second one is given. A refresh that runs ends as it would have, or fails and is tried again. */
+void feed_apply(struct feed *, struct feed_next *);
+void feed_next_free(struct feed_next *); /* NULL is fine */
+
 /* Entries of the kept chain (taken), NULL when there was none; *ret_utc_ns: when it was last current. */
 json_t *feed_kept(struct feed *, int64_t *ret_utc_ns);
 

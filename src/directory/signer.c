@@ -48,7 +48,8 @@ struct record_trust {
 	X509_STORE *roots;
 	STACK_OF(X509) * intermediates;
 	struct signer cache[SIGNER_CACHE];
-	size_t next; /* the place that is used next */
+	size_t next;                /* the place that is used next */
+	uint8_t digest[SHA256_LEN]; /* of all certificates, in order, with what they are */
 };
 
 static int
@@ -68,6 +69,20 @@ signer_fini(struct signer *s)
 }
 
 static int
+add_digest(struct record_trust *t, const X509 *cert, bool is_root)
+{
+	uint8_t all[SHA256_LEN + 1 + EVP_MAX_MD_SIZE];
+	unsigned len = 0;
+
+	memcpy(all, t->digest, SHA256_LEN);
+	all[SHA256_LEN] = is_root;
+	if (X509_digest(cert, EVP_sha256(), all + SHA256_LEN + 1, &len) != 1)
+		return -ENOMEM;
+	sha256(all, SHA256_LEN + 1 + len, t->digest);
+	return 0;
+}
+
+static int
 load_file(struct record_trust *t, const char *path, bool is_root, char *err)
 {
 	BIO *bio = BIO_new_file(path, "r");
@@ -80,10 +95,11 @@ load_file(struct record_trust *t, const char *path, bool is_root, char *err)
 		return -ENOENT;
 	}
 	while (r == 0 && (cert = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
-		if (is_root) {
+		r = add_digest(t, cert, is_root);
+		if (r == 0 && is_root) {
 			if (X509_STORE_add_cert(t->roots, cert) != 1)
 				r = -ENOMEM;
-		} else if (X509_add_cert(t->intermediates, cert, X509_ADD_FLAG_UP_REF) != 1)
+		} else if (r == 0 && X509_add_cert(t->intermediates, cert, X509_ADD_FLAG_UP_REF) != 1)
 			r = -ENOMEM;
 		X509_free(cert);
 		n++;
@@ -127,6 +143,12 @@ out:
 	else
 		*ret = t;
 	return r;
+}
+
+bool
+record_trust_equals(const struct record_trust *a, const struct record_trust *b)
+{
+	return memcmp(a->digest, b->digest, SHA256_LEN) == 0;
 }
 
 void

@@ -225,3 +225,63 @@ grpc_listener_new(struct event_base *base, const struct conf_grpc_server *conf, 
 	*ret = l;
 	return 0;
 }
+
+/* --- reload --- */
+
+struct grpc_listener_next {
+	const struct conf_grpc_server *conf;
+	SSL_CTX *ctx;
+	struct ratelimit *rates;
+};
+
+void
+grpc_listener_next_free(struct grpc_listener_next *n)
+{
+	if (n == NULL)
+		return;
+	ratelimit_free(n->rates);
+	SSL_CTX_free(n->ctx);
+	free(n);
+}
+
+int
+grpc_listener_prepare(const struct conf_grpc_server *conf, struct grpc_listener_next **ret, char err[GRPC_ERR_MAX])
+{
+	struct grpc_listener_next *n = calloc(1, sizeof *n);
+	int rc = -ENOMEM;
+
+	snprintf(err, GRPC_ERR_MAX, "out of memory");
+	if (n == NULL)
+		return rc;
+	n->conf = conf;
+	n->rates = ratelimit_new(&conf->tcp_rate_limits, RATE_ADDRESSES);
+	if (n->rates != NULL)
+		rc = tls_ctx_new(conf->tls, TLS_SERVER, TLS_ALPN_H2, &n->ctx, err);
+	if (rc != 0)
+		grpc_listener_next_free(n);
+	else
+		*ret = n;
+	return rc;
+}
+
+void
+grpc_listener_apply(struct grpc_listener *l, struct grpc_listener_next *n)
+{
+	struct grpc_listener_next old = { .ctx = l->ctx, .rates = n->rates };
+
+	/* the same limits go on with what they have counted */
+	if (!rates_equal(&l->conf->tcp_rate_limits, &n->conf->tcp_rate_limits)) {
+		old.rates = l->rates;
+		l->rates = n->rates;
+	}
+	l->conf = n->conf;
+	l->ctx = n->ctx;
+	*n = old;
+	grpc_listener_next_free(n);
+}
+
+SSL_CTX *
+grpc_listener_ctx(const struct grpc_listener *l)
+{
+	return l->ctx;
+}

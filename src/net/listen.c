@@ -401,6 +401,15 @@ struct ratelimit {
 	struct conf_rate rates[];
 };
 
+bool
+rates_equal(const struct conf_rates *a, const struct conf_rates *b)
+{
+	for (size_t i = 0; i < a->n && i < b->n; i++)
+		if (a->v[i].window_ms != b->v[i].window_ms || a->v[i].limit != b->v[i].limit)
+			return false;
+	return a->n == b->n;
+}
+
 struct ratelimit *
 ratelimit_new(const struct conf_rates *rates, size_t max_addresses)
 {

@@ -245,24 +245,13 @@ rpc_server_prepare(const struct conf_rpc_server *conf, struct rpc_server_next **
 	return 0;
 }
 
-static bool
-is_same_rates(const struct conf_rates *a, const struct conf_rates *b)
-{
-	size_t i;
-
-	for (i = 0; i < a->n && i < b->n; i++)
-		if (a->v[i].window_ms != b->v[i].window_ms || a->v[i].limit != b->v[i].limit)
-			return false;
-	return a->n == b->n;
-}
-
 void
 rpc_server_apply(struct rpc_server *srv, struct rpc_server_next *n)
 {
 	struct rpc_server_next old = { .tls = srv->tls, .cors = srv->cors, .rates = n->rates };
 
 	/* the same limits go on with what they have counted */
-	if (!is_same_rates(&srv->conf->tcp_rate_limits, &n->conf->tcp_rate_limits)) {
+	if (!rates_equal(&srv->conf->tcp_rate_limits, &n->conf->tcp_rate_limits)) {
 		old.rates = srv->rates;
 		srv->rates = n->rates;
 	}

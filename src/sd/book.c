@@ -105,6 +105,28 @@ book_open(const struct conf_sd *conf, struct book **ret, char err[BOOK_ERR_MAX])
 	return r;
 }
 
+int
+book_prepare(const struct book *b, const struct conf_sd *conf, struct record_trust **ret, char err[BOOK_ERR_MAX])
+{
+	struct record_trust *trust = NULL;
+	int r = record_trust_new(&conf->ca_certificate_files, &conf->ca_intermediate_certificate_files, &trust, err);
+
+	if (r == 0 && !record_trust_equals(b->trust, trust))
+		r = chain_holds_with(b->chain, trust, err);
+	if (r < 0)
+		record_trust_free(trust);
+	else
+		*ret = trust;
+	return r;
+}
+
+void
+book_apply(struct book *b, struct record_trust *trust)
+{
+	record_trust_free(b->trust);
+	b->trust = trust;
+}
+
 void
 book_close(struct book *b)
 {

@@ -19,6 +19,14 @@ struct book;
 int book_open(const struct conf_sd *conf, struct book **ret, char err[BOOK_ERR_MAX]) ATTR_MUST_USE;
 void book_close(struct book *);
 
+/* A reload: the authorities of `conf`; where they differ, the whole chain is verified with them. 0 with *ret taken
+ * (record_trust_free()), or -errno untouched with `err`. */
+struct record_trust;
+int book_prepare(
+    const struct book *, const struct conf_sd *conf, struct record_trust **ret, char err[BOOK_ERR_MAX]) ATTR_MUST_USE;
+/* From now on records are verified with them; given. */
+void book_apply(struct book *, struct record_trust *);
+
 /* Stores the records that are not stored yet, all or none. 0: they are on the
  * disk. -EBADMSG: a record is malformed; -EINVAL, -ESTALE, -EACCES: refused;
  * -EDQUOT: the directory is full; -ENOSPC, -ENOMEM, -EIO: could not be stored.

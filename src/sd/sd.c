@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <event2/event.h>
 
@@ -51,7 +52,7 @@ static json_t *
 reload(struct sd *sd, bool dry)
 {
 	struct conf_sd *fresh = NULL;
-	json_t *report = sd_reload(sd->conf, sd->server, dry, &fresh);
+	json_t *report = sd_reload(sd->conf, sd->server, sd->book, dry, &fresh);
 
 	if (fresh) {
 		sd_show_apply(sd->show, fresh);
@@ -61,6 +62,15 @@ reload(struct sd *sd, bool dry)
 	return report;
 }
 
+/* Each call is answered at once, so nothing is ever in flight here. */
+static void
+stop_on_admin(struct sd *sd, struct admin_call *call)
+{
+	log_info("stopping", "records=%zu why=\"the verb stop\"", book_length(sd->book));
+	admin_answer(call, json_pack("{s:b, s:i}", "ok", 1, "pid", (int)getpid()));
+	daemon_stop(sd->daemon, EXIT_OK);
+}
+
 static void
 on_admin(struct admin_call *call, const char *verb, const json_t *args, void *arg)
 {
@@ -68,6 +78,8 @@ on_admin(struct admin_call *call, const char *verb, const json_t *args, void *ar
 
 	if (strcmp(verb, "reload") == 0)
 		admin_answer(call, reload(sd, json_is_true(json_object_get(args, "dry"))));
+	else if (strcmp(verb, "stop") == 0)
+		stop_on_admin(sd, call);
 	else
 		admin_answer(call, admin_error("this service directory knows no verb %s", verb));
 }
@@ -188,6 +200,7 @@ sd_run(const struct conf_sd *conf)
 		daemon_ready("jsonrpc_port=%u metrics_port=%u records=%zu store=%s", rpc_server_port(sd.server),
 		    sd_show_port(sd.show), book_length(sd.book), conf->store_path);
 		code = daemon_run(sd.daemon);
+		event_base_loop(daemon_base(sd.daemon), EVLOOP_NONBLOCK); /* the answer to `stop` leaves */
 	}
 	sd_show_free(sd.show);
 	rpc_server_free(sd.server);

@@ -234,6 +234,12 @@ acceptor_new(
 }
 
 void
+acceptor_apply(struct acceptor *a, const struct conf_hyper *conf)
+{
+	a->conf = conf;
+}
+
+void
 acceptor_free(struct acceptor *acceptor)
 {
 	struct acceptance *a;

@@ -18,6 +18,9 @@ struct event_base;
 struct acceptor *
 acceptor_new(struct event_base *, const struct conf_hyper *, struct directory *, struct ch_grpc_server *);
 
+/* A reload: the settings of before are borrowed no more. */
+void acceptor_apply(struct acceptor *, const struct conf_hyper *);
+
 /* Gives up all dials; their requests are answered. NULL is fine. */
 void acceptor_free(struct acceptor *);
 

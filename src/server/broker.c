@@ -58,7 +58,7 @@ struct broker {
 		void *arg;
 	} channel[BROKER_MAX_CHANNELS], internal;
 	unsigned n_channels;
-	bool is_draining;
+	bool is_draining, is_over;
 };
 
 static void flight_on_directory(enum directory_state, void *arg);
@@ -422,7 +422,7 @@ broker_call(struct broker *b, const struct broker_in *in, deliver_cb cb, void *a
 
 	if (!f)
 		return -ENOMEM;
-	if (b->is_draining)
+	if (b->is_over || (b->is_draining && !in->is_inner))
 		flight_refuse(f, RPC_DRAINING, END_DRAINING, "the server is shutting down");
 	if (reply_is_open(&f->reply))
 		flight_parse(f);
@@ -436,11 +436,24 @@ broker_call(struct broker *b, const struct broker_in *in, deliver_cb cb, void *a
 }
 
 void
+broker_apply(struct broker *b, const struct conf_hyper *conf)
+{
+	b->conf = conf;
+	pending_set_max(b->ids, conf->max_in_flight);
+}
+
+void
 broker_drain(struct broker *b)
+{
+	b->is_draining = true;
+}
+
+void
+broker_drain_now(struct broker *b)
 {
 	struct flight *f;
 
-	b->is_draining = true;
+	b->is_draining = b->is_over = true;
 	LIST_FOREACH (f, &b->flights, link)
 		flight_refuse(f, RPC_DRAINING, END_DRAINING, "the server is shutting down");
 }

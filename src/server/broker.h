@@ -41,12 +41,18 @@ struct broker_in {
 	json_t *params;
 	int64_t timeout_ms;
 	bool is_edge;
-	bool as_text; /* the answer is only passed on: its result may come as result_text */
+	bool is_inner; /* part of a call in flight: a drain does not refuse it */
+	bool as_text;  /* the answer is only passed on: its result may come as result_text */
 };
 int broker_call(struct broker *, const struct broker_in *, deliver_cb cb, void *arg) ATTR_MUST_USE;
 
-/* From now on new requests and those in flight are answered -32004. */
+/* A reload: the settings of before are borrowed no more. Limits hold for new requests. */
+void broker_apply(struct broker *, const struct conf_hyper *);
+
+/* From now on new requests are answered -32004; those in flight go on, with what they need of others. */
 void broker_drain(struct broker *);
+/* And those in flight are. */
+void broker_drain_now(struct broker *);
 size_t broker_in_flight(const struct broker *);
 
 #endif

@@ -33,7 +33,7 @@
 #include "server/tokdial.h"
 
 struct brokered {
-	struct brokered_env env;
+	const struct brokered_env *env;
 	char *target;
 	char *proxy;
 	int64_t deadline_ms;
@@ -137,7 +137,8 @@ brokered_on_dialled(int fd, enum end_reason reason, const char *why, void *arg)
 	}
 	brokered_fail(b,
 	    rpc_fail_step(RPC_CHANNEL, reason, STEP_PAIRED, b->session, 0,
-		"%s could not reach the endpoint that %s gave for %s: %s", b->env.conf->name, b->proxy, b->target, why),
+		"%s could not reach the endpoint that %s gave for %s: %s", b->env->conf->name, b->proxy, b->target,
+		why),
 	    broker_step_word(STEP_PAIRED));
 }
 
@@ -186,7 +187,7 @@ brokered_refused(struct brokered *b, const struct rpc_answer *a)
 	if (session && strlen(session) < sizeof(b->session))
 		memcpy(b->session, session, strlen(session) + 1);
 	brokered_fail(b,
-	    rpc_fail(code, out, "%s could not connect %s to %s (step %s): %s", b->proxy, b->env.conf->name, b->target,
+	    rpc_fail(code, out, "%s could not connect %s to %s (step %s): %s", b->proxy, b->env->conf->name, b->target,
 		step ? step : broker_step_word(STEP_ASKED),
 		a->message ? without_channel_words(a->message) : "no reason given"),
 	    step ? step : broker_step_word(STEP_ASKED));
@@ -195,10 +196,10 @@ brokered_refused(struct brokered *b, const struct rpc_answer *a)
 static void
 brokered_dial(struct brokered *b, const char *endpoint, const struct token *token)
 {
-	const json_t *entry = directory_get(b->env.dir, b->proxy);
+	const json_t *entry = directory_get(b->env->dir, b->proxy);
 	int rc;
 
-	if (!endpoint_is_allowed(&b->env.conf->endpoint_allow, entry, b->proxy, endpoint)) {
+	if (!endpoint_is_allowed(&b->env->conf->endpoint_allow, entry, b->proxy, endpoint)) {
 		brokered_fail(b,
 		    rpc_fail_step(RPC_CHANNEL, END_REFUSED, STEP_PAIRED, b->session, 0,
 			"%s gave the endpoint %s, which endpoint_allow or its own directory entry does not permit",
@@ -206,7 +207,7 @@ brokered_dial(struct brokered *b, const char *endpoint, const struct token *toke
 		    broker_step_word(STEP_PAIRED));
 		return;
 	}
-	rc = tokdial_start(b->env.base, endpoint, token, b->deadline_ms, brokered_on_dialled, b, &b->dial);
+	rc = tokdial_start(b->env->base, endpoint, token, b->deadline_ms, brokered_on_dialled, b, &b->dial);
 	if (rc < 0)
 		brokered_fail(b,
 		    rpc_fail_step(RPC_CHANNEL, rc == -EINVAL ? END_BAD_REQUEST : END_INTERNAL, STEP_PAIRED, b->session,
@@ -256,7 +257,9 @@ brokered_ask(struct brokered *b)
 {
 	char inner[33], *method = NULL, *id = NULL;
 	int64_t left_ms = b->deadline_ms - clock_now_ms();
-	struct broker_in in = { .client = b->env.conf->name, .timeout_ms = left_ms > 1 ? left_ms : 1 };
+	struct broker_in in = {
+		.client = b->env->conf->name, .timeout_ms = left_ms > 1 ? left_ms : 1, .is_inner = true
+	};
 	size_t len = strlen(b->proxy) + sizeof(".requestConnection");
 	int rc = -ENOMEM;
 
@@ -269,7 +272,7 @@ brokered_ask(struct brokered *b)
 		memcpy(method + strlen(b->proxy), ".requestConnection", sizeof(".requestConnection"));
 		in.method = method;
 		in.id = id;
-		rc = broker_call(b->env.broker, &in, brokered_on_answer, b);
+		rc = broker_call(b->env->broker, &in, brokered_on_answer, b);
 	}
 	json_decref(in.params);
 	free(method);
@@ -285,7 +288,7 @@ brokered_start(const struct brokered_env *env, const char *target, const char *p
 
 	if (!b)
 		return -ENOMEM;
-	b->env = *env;
+	b->env = env;
 	b->target = strdup(target);
 	b->proxy = strdup(proxy);
 	b->timeline = json_object();

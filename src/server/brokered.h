@@ -14,7 +14,7 @@ struct brokered;
 struct directory;
 struct event_base;
 
-struct brokered_env { /* all borrowed for as long as a brokered lives */
+struct brokered_env { /* it and all in it borrowed for as long as a brokered lives; a reload changes `conf` */
 	struct event_base *base;
 	const struct conf_hyper *conf;
 	struct directory *dir;

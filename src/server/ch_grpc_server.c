@@ -378,12 +378,34 @@ ch_grpc_server_port(const struct ch_grpc_server *ch)
 	return grpc_listener_port(ch->listener);
 }
 
+/* Adopted sockets outlive the listener, so they have a reference of their own. */
+static void
+adopt_ctx(struct ch_grpc_server *ch)
+{
+	SSL_CTX_free(ch->ctx);
+	ch->ctx = grpc_listener_ctx(ch->listener);
+	SSL_CTX_up_ref(ch->ctx);
+}
+
+void
+ch_grpc_server_apply(struct ch_grpc_server *ch, const struct conf_hyper *hyper, struct grpc_listener_next *next)
+{
+	ch->conf = hyper;
+	servercall_apply(ch->servercall, hyper);
+	if (!ch->listener) {
+		grpc_listener_next_free(next);
+		return;
+	}
+	grpc_listener_apply(ch->listener, next);
+	adopt_ctx(ch);
+}
+
 int
 ch_grpc_server_new(struct event_base *base, const struct conf_grpc_server *conf, const struct conf_hyper *hyper,
     struct directory *dir, struct broker *broker, struct ch_grpc_server **ret, char err[CH_ERR_MAX])
 {
 	struct ch_grpc_server *ch = calloc(1, sizeof(*ch));
-	char why[GRPC_ERR_MAX > TLS_ERR_MAX ? GRPC_ERR_MAX : TLS_ERR_MAX] = "out of memory";
+	char why[GRPC_ERR_MAX] = "out of memory";
 	int rc = -ENOMEM;
 
 	if (!ch)
@@ -393,12 +415,12 @@ ch_grpc_server_new(struct event_base *base, const struct conf_grpc_server *conf,
 	ch->dir = dir;
 	ch->broker = broker;
 	TAILQ_INIT(&ch->conns);
-	ch->servercall = servercall_new(base, dir, hyper->name, hyper->call_timeout_ms);
+	ch->servercall = servercall_new(base, dir, hyper);
 	if (!ch->servercall)
 		goto out;
-	rc = tls_ctx_new(conf->tls, TLS_SERVER, TLS_ALPN_H2, &ch->ctx, why);
+	rc = grpc_listener_new(base, conf, &gconn_ops, listener_on_conn, ch, &ch->listener, why);
 	if (rc == 0)
-		rc = grpc_listener_new(base, conf, &gconn_ops, listener_on_conn, ch, &ch->listener, why);
+		adopt_ctx(ch);
 out:
 	if (rc < 0) {
 		snprintf(err, CH_ERR_MAX, "grpc_server: %s", why);

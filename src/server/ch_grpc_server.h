@@ -24,6 +24,11 @@ int ch_grpc_server_new(struct event_base *, const struct conf_grpc_server *, con
     struct directory *, struct broker *, struct ch_grpc_server **ret, char err[CH_ERR_MAX]) ATTR_MUST_USE;
 uint16_t ch_grpc_server_port(const struct ch_grpc_server *);
 
+/* A reload, with what grpc_listener_prepare() made of the new settings (given). The settings of before are borrowed no
+ * more; connections live on with the TLS they have. */
+struct grpc_listener_next;
+void ch_grpc_server_apply(struct ch_grpc_server *, const struct conf_hyper *, struct grpc_listener_next *);
+
 /* A socket that this server dialled and sent a token over (given, also on
  * failure): from now on like an accepted one, but the TLS client must be
  * `client`, and it has until `deadline_ms` to come and finish TLS. 0 or -errno. */

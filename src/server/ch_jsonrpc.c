@@ -94,6 +94,13 @@ ch_rpc_server_port(const struct ch_rpc_server *ch)
 }
 
 void
+ch_rpc_server_apply(struct ch_rpc_server *ch, const char *own_name, struct rpc_server_next *next)
+{
+	ch->own_name = own_name;
+	rpc_server_apply(ch->server, next);
+}
+
+void
 ch_rpc_server_close(struct ch_rpc_server *ch)
 {
 	if (!ch)
@@ -171,6 +178,14 @@ ch_rpc_client_new(struct event_base *base, const struct conf_rpc_client *conf, c
 	}
 	*ret = ch;
 	return 0;
+}
+
+void
+ch_rpc_client_apply(struct ch_rpc_client *ch, const char *own_name, struct rpc_client *client)
+{
+	ch->own_name = own_name;
+	rpc_client_replace(client, ch->client);
+	ch->client = client;
 }
 
 void

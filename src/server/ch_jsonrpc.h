@@ -23,6 +23,13 @@ int ch_rpc_server_new(struct event_base *, const struct conf_rpc_server *, const
     struct ch_rpc_server **ret, char err[CH_ERR_MAX]) ATTR_MUST_USE;
 uint16_t ch_rpc_server_port(const struct ch_rpc_server *);
 
+/* A reload, with what rpc_server_prepare() and rpc_client_new() made of the new settings (given). The settings of before
+ * are borrowed no more. */
+struct rpc_client;
+struct rpc_server_next;
+void ch_rpc_server_apply(struct ch_rpc_server *, const char *own_name, struct rpc_server_next *);
+void ch_rpc_client_apply(struct ch_rpc_client *, const char *own_name, struct rpc_client *);
+
 /* Stops listening; requests that wait keep their place. */
 void ch_rpc_server_close(struct ch_rpc_server *);
 void ch_rpc_server_free(struct ch_rpc_server *);

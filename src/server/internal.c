@@ -225,6 +225,12 @@ internal_free(struct internal *in)
 }
 
 void
+internal_apply(struct internal *in, const struct conf_hyper *conf)
+{
+	in->conf = conf;
+}
+
+void
 internal_set_accept(struct internal *in, internal_accept fn, void *arg)
 {
 	in->accept = fn;

@@ -13,6 +13,7 @@ struct internal;
 /* All borrowed until internal_free(). NULL when out of memory; taken. */
 struct internal *internal_new(struct event_base *, const struct conf_hyper *, struct directory *);
 void internal_free(struct internal *);
+void internal_apply(struct internal *, const struct conf_hyper *); /* a reload */
 
 /* For broker_set_internal(). */
 extern const struct channel_ops internal_ops;

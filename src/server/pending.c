@@ -46,6 +46,12 @@ pending_new(size_t max)
 }
 
 void
+pending_set_max(struct pending *set, size_t max)
+{
+	set->max = max;
+}
+
+void
 pending_free(struct pending *set)
 {
 	BUG_ON(set && set->keys);

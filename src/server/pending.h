@@ -13,6 +13,9 @@ struct pending_key;
 /* NULL when out of memory; taken. */
 struct pending *pending_new(size_t max);
 
+/* From now on; those there are stay. */
+void pending_set_max(struct pending *, size_t max);
+
 /* All keys must have been removed. NULL is fine. */
 void pending_free(struct pending *);
 

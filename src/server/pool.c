@@ -366,6 +366,16 @@ pool_new(struct event_base *base, const struct conf_grpc_client *conf, const str
 }
 
 void
+pool_apply(struct pool *pool, const struct conf_grpc_client *conf, const struct conf_hyper *hyper, SSL_CTX *ctx)
+{
+	pool->conf = conf;
+	pool->hyper = hyper;
+	pool->env.conf = hyper;
+	SSL_CTX_free(pool->ctx);
+	pool->ctx = ctx;
+}
+
+void
 pool_list(void *arg, json_t *array)
 {
 	struct pool *pool = arg;

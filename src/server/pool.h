@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include <openssl/ssl.h>
+
 #include "hyper/base/attr.h"
 #include "hyper/settings/conf.h"
 #include "server/ch_jsonrpc.h" /* CH_ERR_MAX */
@@ -24,6 +26,10 @@ extern const struct channel_ops pool_ops;
 /* All borrowed until pool_free(). 0 with *ret taken, or -errno untouched with `err`. */
 int pool_new(struct event_base *, const struct conf_grpc_client *, const struct conf_hyper *, struct directory *,
     struct broker *, struct pool **ret, char err[CH_ERR_MAX]) ATTR_MUST_USE;
+
+/* A reload: `ctx` (given) is the TLS of new connections; those there are live on. The settings of before are borrowed no
+ * more. */
+void pool_apply(struct pool *, const struct conf_grpc_client *, const struct conf_hyper *, SSL_CTX *ctx);
 
 /* Closes all connections; calls are answered from the loop or at once. NULL is fine. */
 void pool_close(struct pool *);

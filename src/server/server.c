@@ -11,7 +11,7 @@
  *     answered, connections end, the loop runs until their last call-backs have
  *     come, memory goes. So no call-back ever meets a freed part.
  *
- * Not here: what any of the parts does.
+ * Not here: what any of the parts does; reload.c and stop.c change them together.
  */
 #include "hyper/server/server.h"
 
@@ -22,69 +22,43 @@
 
 #include <event2/event.h>
 
+#include "hyper/base/bug.h"
 #include "hyper/base/clock.h"
-#include "hyper/base/daemon.h"
 #include "hyper/base/log.h"
 #include "hyper/base/notify.h"
 #include "hyper/directory/directory.h"
 #include "hyper/net/activate.h"
+#include "hyper/net/admin.h"
 #include "hyper/net/linger.h"
-#include "server/accept.h"
-#include "server/broker.h"
-#include "server/ch_grpc_server.h"
-#include "server/ch_jsonrpc.h"
-#include "server/internal.h"
-#include "server/pool.h"
-#include "server/standing.h"
+#include "server/parts.h"
 
-/* From TERM to the end: time for the answers of what was in flight to leave. */
-#define STOP_MS       300
+#define STOP_MS       300 /* for the other operators to close their ends */
 #define STOP_MAX_RUNS 50
 
 /* room for what any of the parts says */
 #define SERVER_ERR_MAX ((size_t)DIRECTORY_ERR_MAX > CH_ERR_MAX ? DIRECTORY_ERR_MAX : CH_ERR_MAX)
 
-struct server {
-	const struct conf_hyper *conf;
-	struct daemon *daemon;
-	struct event_base *base;
-	struct directory *dir;
-	struct broker *broker;
-	struct internal *internal;
-	struct acceptor *acceptor;
-	struct ch_rpc_server *rpc_server;
-	struct ch_rpc_client *rpc_client;
-	struct ch_grpc_server *grpc_server;
-	struct pool *pool;
-	struct standing *standing;
-	struct event *stop_timer;
+static const struct {
+	const char *word;
+	unsigned to;
+} state_tab[] = {
+#define X(n, word, to) { word, to },
+	SERVER_STATES(X)
+#undef X
 };
 
-static void
-server_on_stop_timer(evutil_socket_t fd, short what, void *arg)
+const char *
+server_state_word(const struct server *s)
 {
-	struct server *s = arg;
-
-	(void)fd;
-	(void)what;
-	daemon_stop(s->daemon, EXIT_OK);
+	return state_tab[s->state].word;
 }
 
-/* Nothing new; what is in flight gets -32004 and a moment to leave. */
-static void
-server_drain(struct server *s)
+void
+server_enter(struct server *s, enum server_state to, const char *why)
 {
-	struct timeval tv = { .tv_usec = STOP_MS * 1000 };
-
-	log_info("stopping", "in_flight=%zu", broker_in_flight(s->broker));
-	standing_close(s->standing);
-	ch_grpc_server_deafen(s->grpc_server);
-	if (broker_in_flight(s->broker) == 0)
-		tv.tv_usec = 0;
-	broker_drain(s->broker);
-	if (s->stop_timer && evtimer_add(s->stop_timer, &tv) == 0)
-		return;
-	daemon_stop(s->daemon, EXIT_OK);
+	BUG_ON(!(state_tab[s->state].to & (1u << to)));
+	log_info("state", "from=%s to=%s why=\"%s\"", state_tab[s->state].word, state_tab[to].word, why);
+	s->state = to;
 }
 
 static void
@@ -93,22 +67,33 @@ server_on_signal(enum daemon_signal sig, void *arg)
 	struct server *s = arg;
 
 	switch (sig) {
-	case DAEMON_STOP:
-		if (s->broker) {
-			server_drain(s);
-			break;
-		}
-		daemon_stop(s->daemon, EXIT_OK);
-		break;
-	case DAEMON_STOP_NOW: daemon_stop(s->daemon, EXIT_OK); break;
+	case DAEMON_STOP: server_drain(s, s->conf->drain_timeout_ms); break;
+	case DAEMON_STOP_NOW: server_stop_now(s); break;
 	case DAEMON_RELOAD:
-		log_warn("reload_unsupported",
-		    "why=\"this version does not read its settings again: restart hyper to apply them\"");
+		if (s->state == SERVER_SERVING)
+			json_decref(server_reload(s, false));
+		else
+			log_warn("reload_refused", "why=\"it is %s\"", server_state_word(s));
 		break;
 	case DAEMON_REOPEN:
 	case DAEMON_UPGRADE:
 	case DAEMON_CHILD: break;
 	}
+}
+
+static void
+server_on_admin(struct admin_call *call, const char *verb, const json_t *args, void *arg)
+{
+	struct server *s = arg;
+
+	if (strcmp(verb, "stop") == 0)
+		server_stop_on_admin(s, call, args);
+	else if (strcmp(verb, "reload") != 0)
+		admin_answer(call, admin_error("this message server knows no verb %s", verb));
+	else if (s->state != SERVER_SERVING)
+		admin_answer(call, admin_error("%s: ask again when it serves", server_state_word(s)));
+	else
+		admin_answer(call, server_reload(s, json_is_true(json_object_get(args, "dry"))));
 }
 
 static void
@@ -179,7 +164,7 @@ server_describe(char ret[NOTIFY_STATUS_MAX], void *arg)
 {
 	const struct server *s = arg;
 
-	snprintf(ret, NOTIFY_STATUS_MAX, "serving: %zu calls in flight", broker_in_flight(s->broker));
+	snprintf(ret, NOTIFY_STATUS_MAX, "%s: %zu calls in flight", server_state_word(s), broker_in_flight(s->broker));
 }
 
 static int
@@ -217,11 +202,12 @@ server_init(struct server *s)
 	if (rc == 0) {
 		s->broker = broker_new(s->base, s->conf, s->dir);
 		s->internal = internal_new(s->base, s->conf, s->dir);
-		s->stop_timer = evtimer_new(s->base, server_on_stop_timer, s);
-		rc = s->broker && s->internal && s->stop_timer ? 0 : -ENOMEM;
+		rc = s->broker && s->internal ? 0 : -ENOMEM;
 	}
 	for (size_t i = 0; rc == 0 && i < s->conf->n_channels; i++)
 		rc = server_add_channel(s, &s->conf->channels[i], err);
+	if (rc == 0 && s->conf->admin_socket)
+		rc = admin_new(s->base, s->conf->admin_socket, server_on_admin, s, &s->admin, err);
 	if (rc < 0) {
 		log_error("start_failed", "operator=%s err=\"%s\" why=\"%s\"", s->conf->name, strerror(-rc), err);
 		return rc;
@@ -234,8 +220,9 @@ server_init(struct server *s)
 static void
 server_fini(struct server *s)
 {
+	server_stop_fini(s);
 	if (s->broker)
-		broker_drain(s->broker);
+		broker_drain_now(s->broker);
 	standing_close(s->standing);
 	pool_close(s->pool);
 	acceptor_free(s->acceptor);
@@ -258,25 +245,26 @@ server_fini(struct server *s)
 	ch_rpc_client_free(s->rpc_client);
 	ch_rpc_server_free(s->rpc_server);
 	internal_free(s->internal);
-	if (s->stop_timer)
-		event_free(s->stop_timer);
+	admin_free(s->admin);
 	daemon_free(s->daemon);
+	conf_hyper_free(s->own);
 }
 
 int
 hyper_server_run(const struct conf_hyper *conf)
 {
-	struct server s = { .conf = conf };
+	struct server s = { .conf = conf, .start_ms = clock_now_ms() };
 	int code = EXIT_FAIL;
 
 	if (server_init(&s) == 0) {
 		notify_describe(server_describe, &s);
+		server_enter(&s, SERVER_SERVING, "all parts are made");
 		daemon_ready("name=%s jsonrpc_port=%u grpc_port=%u", conf->name,
 		    s.rpc_server ? ch_rpc_server_port(s.rpc_server) : 0,
 		    s.grpc_server ? ch_grpc_server_port(s.grpc_server) : 0);
 		code = daemon_run(s.daemon);
 	}
 	server_fini(&s);
-	log_info("stopped", "name=%s code=%d", conf->name, code);
+	log_info("stopped", "code=%d", code);
 	return code;
 }

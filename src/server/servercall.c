@@ -103,8 +103,7 @@ struct sstream {
 struct servercall {
 	struct event_base *base;
 	struct directory *dir;
-	const char *own_name;
-	int64_t second_ms;
+	const struct conf_hyper *conf;
 	struct sstream *registry;
 	TAILQ_HEAD(, sstream) streams;
 	uint64_t next_variant;
@@ -200,9 +199,9 @@ scall_on_done(void *owner)
 	if (s && c->state == SCALL_SENT) {
 		c->state = SCALL_LATE;
 		c->req = NULL;
-		c->late_until_ms = clock_now_ms() + s->sc->second_ms;
+		c->late_until_ms = clock_now_ms() + s->sc->conf->call_timeout_ms;
 		if (!evtimer_pending(s->timer, NULL))
-			sstream_arm(s, s->sc->second_ms);
+			sstream_arm(s, s->sc->conf->call_timeout_ms);
 		return;
 	}
 	if (s)
@@ -221,7 +220,7 @@ sstream_fail_all(struct sstream *s, const char *why)
 		scall_finish(c,
 		    rpc_fail_step(RPC_NOT_CONNECTED, c->state == SCALL_QUEUED ? END_NOT_CONNECTED : END_RESET,
 			STEP_NONE, NULL, 0, "the standing connection of %s to %s was lost before it answered: %s",
-			s->name ? s->name : "?", s->sc->own_name, why),
+			s->name ? s->name : "?", s->sc->conf->name, why),
 		    true);
 }
 
@@ -350,7 +349,7 @@ scall_send(struct sstream *s, struct scall *c)
 	int rc = -ENOMEM;
 
 	if (params && id) {
-		struct grpc_request msg = { c->req->method, id, (char *)s->sc->own_name, params };
+		struct grpc_request msg = { c->req->method, id, (char *)s->sc->conf->name, params };
 
 		sstream_tell(s, params);
 		rc = grpc_request_pack(&msg, &frame, &len);
@@ -590,7 +589,7 @@ servercall_list(struct servercall *sc, json_t *array)
 }
 
 struct servercall *
-servercall_new(struct event_base *base, struct directory *dir, const char *own_name, int64_t second_ms)
+servercall_new(struct event_base *base, struct directory *dir, const struct conf_hyper *conf)
 {
 	struct servercall *sc = calloc(1, sizeof(*sc));
 
@@ -598,10 +597,15 @@ servercall_new(struct event_base *base, struct directory *dir, const char *own_n
 		return NULL;
 	sc->base = base;
 	sc->dir = dir;
-	sc->own_name = own_name;
-	sc->second_ms = second_ms;
+	sc->conf = conf;
 	TAILQ_INIT(&sc->streams);
 	return sc;
+}
+
+void
+servercall_apply(struct servercall *sc, const struct conf_hyper *conf)
+{
+	sc->conf = conf;
 }
 
 void

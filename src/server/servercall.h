@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "hyper/base/attr.h"
+#include "hyper/settings/conf.h"
 #include "server/channel.h"
 #include "server/pin.h"
 
@@ -19,9 +20,12 @@ struct servercall;
 /* Requests that wait for their turn on one stream; one more is answered busy. */
 #define SERVERCALL_MAX_QUEUE 256
 
-/* All borrowed until servercall_free(). `second_ms`: how long a stream may
- * owe a late answer. NULL when out of memory; taken. */
-struct servercall *servercall_new(struct event_base *, struct directory *, const char *own_name, int64_t second_ms);
+/* All borrowed until servercall_free(). A stream may owe a late answer for another call_timeout. NULL when out of
+ * memory; taken. */
+struct servercall *servercall_new(struct event_base *, struct directory *, const struct conf_hyper *);
+
+/* A reload: the settings of before are borrowed no more. */
+void servercall_apply(struct servercall *, const struct conf_hyper *);
 
 /* All streams must have ended or their connections been freed. NULL is fine. */
 void servercall_free(struct servercall *);

@@ -564,6 +564,19 @@ out:
 }
 
 void
+standing_apply(struct standing *st, const struct conf_hyper *hyper, SSL_CTX *ctx)
+{
+	struct speer *p;
+
+	st->conf = hyper;
+	SSL_CTX_free(st->ctx);
+	st->ctx = ctx;
+	TAILQ_FOREACH (p, &st->peers, link)
+		if (p->delay_ms > hyper->reconnect_max_ms)
+			p->delay_ms = hyper->reconnect_max_ms;
+}
+
+void
 standing_list(void *arg, json_t *array)
 {
 	struct standing *st = arg;

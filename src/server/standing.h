@@ -7,6 +7,7 @@
 #include "server/ch_jsonrpc.h" /* CH_ERR_MAX */
 
 #include <jansson.h>
+#include <openssl/ssl.h>
 
 struct broker;
 struct directory;
@@ -22,6 +23,9 @@ int standing_new(struct event_base *, const struct conf_grpc_client *, const str
 
 /* The directory has changed: peers come and go. */
 void standing_update(struct standing *);
+
+/* A reload: `ctx` (given) is the TLS of new connections. The settings of before are borrowed no more. */
+void standing_apply(struct standing *, const struct conf_hyper *, SSL_CTX *ctx);
 
 /* Ends all streams. Requests in the broker are answered into the void. NULL is fine. */
 void standing_close(struct standing *);

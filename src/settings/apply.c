@@ -21,7 +21,6 @@
 #include "settings/value.h"
 
 static void apply_group(struct cfg_apply *, const struct cfg_option *, struct cfg_node *, cfg_check, void *base);
-static void release_group(const struct cfg_option *, void *base);
 
 static const char *const expected_tab[] = {
 #define X(n, listed, expected) expected,
@@ -414,9 +413,9 @@ release_sub(const struct cfg_option *o, const struct cfg_option *sub, size_t all
 	void **p = alloc ? member(base, o->offset) : NULL;
 
 	if (!alloc)
-		release_group(sub, base);
+		cfg_release_table(sub, base);
 	else if (*p)
-		release_group(sub, *p);
+		cfg_release_table(sub, *p);
 	if (alloc)
 		free(*p);
 }
@@ -439,7 +438,7 @@ release_row(const struct cfg_option *o, void *base)
 		elements = member(base, o->offset);
 		n = *(size_t *)member(base, o->n_offset);
 		for (size_t i = 0; i < n; i++)
-			release_group(o->sub, *elements + i * o->alloc);
+			cfg_release_table(o->sub, *elements + i * o->alloc);
 		free(*elements);
 	} else if (o->is_list) {
 		list = member(base, o->offset);
@@ -451,8 +450,8 @@ release_row(const struct cfg_option *o, void *base)
 	}
 }
 
-static void
-release_group(const struct cfg_option *tab, void *base)
+void
+cfg_release_table(const struct cfg_option *tab, void *base)
 {
 	for (; tab->key; tab++) {
 		bool owns = tab->offset != CFG_NOWHERE && tab->type != CFG_T_BOOL && tab->type != CFG_T_INTEGER &&
@@ -469,7 +468,7 @@ cfg_release(const struct cfg_program *p, void *base)
 {
 	if (!base)
 		return;
-	release_group(p->options, base);
+	cfg_release_table(p->options, base);
 	free(base);
 }
 

@@ -108,8 +108,6 @@ settings_options(const char *program, size_t *ret_n)
 			return NULL;
 		if (made[i]->n == 0)
 			add_table(made[i], programs[i]->options, "");
-		for (size_t k = 0; programs[i]->reads_once && k < made[i]->n; k++)
-			made[i]->row[k].reload = 0;
 		*ret_n = made[i]->n;
 		return made[i]->row;
 	}

@@ -82,7 +82,7 @@ struct cfg_option {
 	const struct cfg_word *tags;        /* VARIANT: the words of that int, for listing */
 	size_t tag;
 	cfg_check check;    /* GROUP, GROUPS (for each element) */
-	bool needs_restart; /* a reload leaves it as it is (keep.c), and says so */
+	bool needs_restart; /* a reload leaves it as it is (keep.c), and says so; GROUPS: their number */
 };
 
 #define CFG_NOWHERE SIZE_MAX
@@ -93,7 +93,6 @@ struct cfg_program {
 	const struct cfg_option *options;
 	size_t alloc;
 	cfg_check check;
-	bool reads_once; /* it has no reload yet */
 };
 extern const struct cfg_program cfg_hyper, cfg_sd, cfg_proxy;
 
@@ -118,6 +117,12 @@ int cfg_apply(const struct cfg_program *, struct cfg_node *root, struct cfg_erro
 
 /* What settings_values_*() does (values.c). */
 int cfg_values(const struct cfg_program *, const void *conf, struct settings_values *ret) ATTR_MUST_USE;
+
+/* NULL: there is no such key. Borrowed. */
+const struct settings_value *cfg_value_find(const struct settings_values *, const char *key);
+
+/* Frees what the rows own, not `base`, whose pointers are of no use afterwards. */
+void cfg_release_table(const struct cfg_option *, void *base);
 
 /* Frees all that the table's rows own, and `base`. NULL is fine. */
 void cfg_release(const struct cfg_program *, void *base);

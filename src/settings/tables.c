@@ -198,9 +198,9 @@ static const struct cfg_option metrics_dropped[] = {
 #define DATASTORE(what) { .key = "datastore", .type = CFG_T_REFUSED, .help = (what) }
 #define CAS(s) \
 	{ .key = "ca_certificate_files", .type = CFG_T_FILE, .is_list = true, .is_required = true, \
-	  AT(s, ca_certificate_files), .needs_restart = true, .help = "Roots that the signatures of records are verified against." }, \
+	  AT(s, ca_certificate_files), .help = "Roots that the signatures of records are verified against." }, \
 	{ .key = "ca_intermediate_certificate_files", .type = CFG_T_FILE, .is_list = true, \
-	  AT(s, ca_intermediate_certificate_files), .needs_restart = true, .help = "Certificates between a root and the signers." }
+	  AT(s, ca_intermediate_certificate_files), .help = "Certificates between a root and the signers." }
 
 /* ---- hyper, protocol.md 8.2 ---- */
 
@@ -217,7 +217,7 @@ static const struct cfg_option directory_api[] = {
 	  .alloc = sizeof(struct conf_rpc_client), .is_required = true, AT(conf_directory, rpc_client),
 	  .help = "How the directory is asked." },
 	CAS(conf_directory),
-	{ .key = "store", .type = CFG_T_PATH, AT(conf_directory, store),
+	{ .key = "store", .type = CFG_T_PATH, AT(conf_directory, store), .needs_restart = true,
 	  .help = "File that keeps the accepted records over restarts, so that an older directory is refused." },
 	END
 };
@@ -248,7 +248,7 @@ static const struct cfg_variant directory_variants[] = {
 };
 
 static const struct cfg_option directory[] = {
-	{ .key = "type", .type = CFG_T_WORD, .words = directory_types, .is_required = true, AT(conf_directory, type),
+	{ .key = "type", .type = CFG_T_WORD, .words = directory_types, .is_required = true, AT(conf_directory, type), .needs_restart = true,
 	  .help = "api: ask a service directory; json: read local files." },
 	{ .key = "settings", .type = CFG_T_VARIANT, .variants = directory_variants, .tags = directory_types,
 	  .tag = offsetof(struct conf_directory, type), .is_required = true, .help = "Settings of that type." },
@@ -297,7 +297,7 @@ static const struct cfg_variant channel_variants[] = {
 static const struct cfg_option channel[] = {
 	{ .key = "name", .type = CFG_T_STRING, .is_required = true, AT(conf_channel, name),
 	  .help = "Names the channel in log lines." },
-	{ .key = "type", .type = CFG_T_WORD, .words = channel_types, .is_required = true, AT(conf_channel, type),
+	{ .key = "type", .type = CFG_T_WORD, .words = channel_types, .is_required = true, AT(conf_channel, type), .needs_restart = true,
 	  .help = "Kind of channel; each at most once." },
 	{ .key = "settings", .type = CFG_T_VARIANT, .variants = channel_variants, .tags = channel_types,
 	  .tag = offsetof(struct conf_channel, type), .is_required = true, AT(conf_channel, rpc_server),
@@ -322,7 +322,7 @@ check_hyper(struct cfg_apply *a, const struct cfg_node *group, void *base)
 }
 
 static const struct cfg_option hyper[] = {
-	{ .key = "name", .type = CFG_T_OPERATOR, .is_required = true, AT(conf_hyper, name),
+	{ .key = "name", .type = CFG_T_OPERATOR, .is_required = true, AT(conf_hyper, name), .needs_restart = true,
 	  .help = "Own operator, as in the directory." },
 	LOG(conf_hyper),
 	METRICS(conf_hyper),
@@ -332,9 +332,11 @@ static const struct cfg_option hyper[] = {
 	{ .key = "signing", .type = CFG_T_GROUP, .sub = signing, .alloc = sizeof(struct conf_signing),
 	  AT(conf_hyper, signing), .help = "Who signs records; needed by hyper sd submit-records." },
 	{ .key = "channels", .type = CFG_T_GROUPS, .sub = channel, .alloc = sizeof(struct conf_channel),
-	  .offset = offsetof(struct conf_hyper, channels), .n_offset = offsetof(struct conf_hyper, n_channels),
+	  .offset = offsetof(struct conf_hyper, channels), .n_offset = offsetof(struct conf_hyper, n_channels), .needs_restart = true,
 	  .help = "Ways in and out; a request goes to the first that can deliver it." },
 	{ .key = "call_timeout", SECONDS(0.1, 3600, "30"), AT(conf_hyper, call_timeout_ms), .help = "Deadline of every call." },
+	{ .key = "drain_timeout", SECONDS(0, 86400, "30"), AT(conf_hyper, drain_timeout_ms),
+	  .help = "How long a stop waits for the calls in flight; then they are refused." },
 	{ .key = "reconnect_min", SECONDS(0.01, 3600, "0.1"), AT(conf_hyper, reconnect_min_ms),
 	  .help = "Pause before the first new try of a lost standing stream; it doubles each time." },
 	{ .key = "reconnect_max", SECONDS(0.01, 3600, "30"), AT(conf_hyper, reconnect_max_ms), .help = "Longest such pause." },
@@ -347,7 +349,7 @@ static const struct cfg_option hyper[] = {
 	END
 };
 
-const struct cfg_program cfg_hyper = { "hyper", "HYPER_SETTINGS", hyper, sizeof(struct conf_hyper), check_hyper, true };
+const struct cfg_program cfg_hyper = { "hyper", "HYPER_SETTINGS", hyper, sizeof(struct conf_hyper), check_hyper };
 
 /* ---- sd, protocol.md 8.3 ---- */
 
@@ -378,7 +380,7 @@ static const struct cfg_option sd[] = {
 	END
 };
 
-const struct cfg_program cfg_sd = { "sd", "SD_SETTINGS", sd, sizeof(struct conf_sd), NULL, false };
+const struct cfg_program cfg_sd = { "sd", "SD_SETTINGS", sd, sizeof(struct conf_sd), NULL };
 
 /* ---- proxy, protocol.md 8.4 ---- */
 
@@ -483,5 +485,5 @@ static const struct cfg_option proxy[] = {
 	END
 };
 
-const struct cfg_program cfg_proxy = { "proxy", "PROXY_SETTINGS", proxy, sizeof(struct conf_proxy), NULL, false };
+const struct cfg_program cfg_proxy = { "proxy", "PROXY_SETTINGS", proxy, sizeof(struct conf_proxy), NULL };
 /* clang-format on */

@@ -206,8 +206,8 @@ settings_values_free(struct settings_values *v)
 	*v = (struct settings_values){ 0 };
 }
 
-static const struct settings_value *
-find(const struct settings_values *v, const char *key)
+const struct settings_value *
+cfg_value_find(const struct settings_values *v, const char *key)
 {
 	for (size_t i = 0; i < v->n; i++)
 		if (strcmp(v->v[i].key, key) == 0)
@@ -222,11 +222,11 @@ settings_diff(
 	const struct settings_value *other;
 
 	for (size_t i = 0; i < after->n; i++) {
-		other = find(before, after->v[i].key);
+		other = cfg_value_find(before, after->v[i].key);
 		if (!other || strcmp(other->value, after->v[i].value) != 0)
 			each(after->v[i].key, other ? other->value : NULL, after->v[i].value, after->v[i].reload, arg);
 	}
 	for (size_t i = 0; i < before->n; i++)
-		if (!find(after, before->v[i].key))
+		if (!cfg_value_find(after, before->v[i].key))
 			each(before->v[i].key, before->v[i].value, NULL, before->v[i].reload, arg);
 }

@@ -76,6 +76,8 @@ sub write_hyper {
 	my $more = $m->{opt}{hyper}{$name} // '';
 	# A test that starts the proxy's server last must not wait for a back-off that has grown to half a minute.
 	$more .= "reconnect_max = 1;\n" if $more !~ /reconnect_max/;
+	# Nor wait for calls that nobody answers when it stops.
+	$more .= "drain_timeout = 0;\n" if $more !~ /drain_timeout/;
 	write_file("$m->{dir}/$short/001.cfg", qq(name = "$name";\nlog_level = "debug";\n) . directory_settings($m, $name)
 	    . ($name =~ /^hd-/ ? qq(signing = { name = "$name"; certificate_file = "$c/$name-sign.crt"; key_file = "$c/$name-sign.key";
 	ca_certificate_files = [ "$c/root.crt" ]; ca_intermediate_certificate_files = [ "$c/intermediate.crt" ]; };\n) : '')

@@ -36,6 +36,16 @@ int directory_new(struct event_base *, const struct conf_directory *conf, struct
     char err[DIRECTORY_ERR_MAX]) ATTR_MUST_USE;
 void directory_free(struct directory *);
 
+/* A reload in two steps. Here all that can fail is done: 0 with *ret taken, or -errno untouched with `err`. `conf`, of
+ * the same type, is borrowed. */
+struct directory_next;
+int directory_prepare(struct directory *, const struct conf_directory *conf, struct directory_next **ret,
+    char err[DIRECTORY_ERR_MAX]) ATTR_MUST_USE;
+/* The second one is given; its `conf` is borrowed until directory_free(), the one before no more. Look-ups rest on what
+ * was verified before, until the next refresh. */
+void directory_apply(struct directory *, struct directory_next *);
+void directory_next_free(struct directory_next *); /* NULL is fine */
+
 /* The entry, or NULL. Borrowed until the next return to the loop; json_incref() to keep. */
 const json_t *directory_get(struct directory *, const char *name);
 

@@ -2,6 +2,7 @@
 #ifndef HYPER_DIRECTORY_RECORD_H
 #define HYPER_DIRECTORY_RECORD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,8 @@ struct record_trust;
 int record_trust_new(const struct conf_strings *roots, const struct conf_strings *intermediates,
     struct record_trust **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
 void record_trust_free(struct record_trust *);
+/* The same certificates, in the same order. */
+bool record_trust_equals(const struct record_trust *, const struct record_trust *);
 
 /* Brings {name, section, data, created_at} into the closed form of protocol.md
  * 6.2a: unknown keys dropped, defaults filled in, ambiguity refused. 0 with
@@ -50,6 +53,9 @@ ssize_t chain_index(const struct chain *, const char *hash);
  * on failure the chain is as before. */
 int chain_append(
     struct chain *, struct record_trust *, const json_t *signed_record, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
+
+/* Would each record have been appended with that trust? 0, or -errno as above with `err` naming the first that would not. */
+int chain_holds_with(const struct chain *, struct record_trust *, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
 
 /* {parent_hash, hash, signature {r, s, c}, record} in its closed form, nothing
  * verified. 0 with *ret taken, or -EINVAL, -ENOMEM with *ret untouched and `err`. */

@@ -117,6 +117,18 @@ typedef void *(*grpc_on_conn)(struct grpc_conn *, void *listener_arg);
 int grpc_listener_new(struct event_base *, const struct conf_grpc_server *conf, const struct grpc_conn_ops *ops,
     grpc_on_conn, void *listener_arg, struct grpc_listener **ret, char err[GRPC_ERR_MAX]) ATTR_MUST_USE;
 void grpc_listener_free(struct grpc_listener *);
+
+/* A reload in two steps: here all that can fail. 0 with *ret taken, or -errno untouched with `err`. `conf` is borrowed. */
+struct grpc_listener_next;
+int grpc_listener_prepare(
+    const struct conf_grpc_server *conf, struct grpc_listener_next **ret, char err[GRPC_ERR_MAX]) ATTR_MUST_USE;
+/* Everything but bind_address. The second one is given, its `conf` borrowed from now on, the one before no more.
+ * Connections keep the TLS that they began with. */
+void grpc_listener_apply(struct grpc_listener *, struct grpc_listener_next *);
+void grpc_listener_next_free(struct grpc_listener_next *); /* NULL is fine */
+
+/* The TLS of new connections, for sockets that are adopted in the server role. Borrowed until the next apply. */
+SSL_CTX *grpc_listener_ctx(const struct grpc_listener *);
 uint16_t grpc_listener_port(const struct grpc_listener *);
 
 #endif

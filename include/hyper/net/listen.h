@@ -54,5 +54,6 @@ struct ratelimit *ratelimit_new(const struct conf_rates *rates, size_t max_addre
 void ratelimit_free(struct ratelimit *);
 /* Counts one connection; false: over a limit, close it. IPv6 counts by /64. */
 bool ratelimit_permits(struct ratelimit *, const struct sockaddr *);
+bool rates_equal(const struct conf_rates *, const struct conf_rates *);
 
 #endif

@@ -135,6 +135,7 @@ struct conf_hyper {
 	struct conf_channel *channels; /* in configuration order, at most one of each type */
 	size_t n_channels;
 	int64_t call_timeout_ms;            /* deadline of every call; default 30 s */
+	int64_t drain_timeout_ms;           /* TERM: how long calls in flight may take to end; default 30 s */
 	int64_t reconnect_min_ms;           /* standing streams; default 100 */
 	int64_t reconnect_max_ms;           /* default 30,000 */
 	struct conf_strings endpoint_allow; /* host:port a connectionRequest may name, "*" = any (default) */
