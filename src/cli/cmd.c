@@ -39,6 +39,15 @@ cmd_match(const struct cmd *cmd, int argc, char **argv)
 	return n;
 }
 
+/* The option's short name; 0 none. */
+static char
+cmd_letter(const struct cmd *cmd, size_t i)
+{
+	const char *letters = cmd->letters;
+
+	return letters && i < strlen(letters) && letters[i] != ' ' ? letters[i] : '\0';
+}
+
 static void
 cmd_print_usage(const struct cmd_program *prog, const struct cmd *cmd)
 {
@@ -47,9 +56,9 @@ cmd_print_usage(const struct cmd_program *prog, const struct cmd *cmd)
 		printf(" [options]");
 	printf("%s%s\n\n%s\n\nOptions:\n", *cmd->args ? " " : "", cmd->args, cmd->help ? cmd->help : "");
 	for (size_t i = 0; i < CMD_OPTS_MAX && cmd->opts[i].name; i++) {
-		char left[64], letter[] = { '-', cmd->opts[i].letter, ',', ' ', '\0' };
+		char left[64], letter[] = { '-', cmd_letter(cmd, i), ',', ' ', '\0' };
 
-		snprintf(left, sizeof left, "%s--%s%s%s", cmd->opts[i].letter ? letter : "", cmd->opts[i].name,
+		snprintf(left, sizeof left, "%s--%s%s%s", cmd_letter(cmd, i) ? letter : "", cmd->opts[i].name,
 		    cmd->opts[i].arg ? " " : "", cmd->opts[i].arg ? cmd->opts[i].arg : "");
 		printf("  %-24s %s\n", left, cmd->opts[i].help);
 	}
@@ -104,9 +113,9 @@ cmd_short_options(const struct cmd *cmd, char ret[2 * CMD_OPTS_MAX + 2])
 
 	ret[used++] = 'h';
 	for (size_t i = 0; i < CMD_OPTS_MAX && cmd->opts[i].name; i++) {
-		if (!cmd->opts[i].letter)
+		if (!cmd_letter(cmd, i))
 			continue;
-		ret[used++] = cmd->opts[i].letter;
+		ret[used++] = cmd_letter(cmd, i);
 		if (cmd->opts[i].arg)
 			ret[used++] = ':';
 	}
@@ -121,7 +130,7 @@ cmd_option(const struct cmd *cmd, int c)
 
 	if (c >= OPT_FIRST)
 		return (size_t)(c - OPT_FIRST);
-	while (i < CMD_OPTS_MAX && (!cmd->opts[i].name || cmd->opts[i].letter != c))
+	while (i < CMD_OPTS_MAX && (!cmd->opts[i].name || cmd_letter(cmd, i) != c))
 		i++;
 	return i;
 }

@@ -11,7 +11,6 @@ struct cmd_opt {
 	const char *name; /* long name without dashes */
 	const char *arg;  /* name of the argument in the help; NULL: a flag */
 	const char *help;
-	char letter; /* a short name as well; 0 none */
 };
 
 /* What a verb gets: all borrowed from argv. */
@@ -28,6 +27,7 @@ struct cmd {
 	int min_args, max_args;
 	int (*run)(const struct cmd_args *); /* returns an exit code, base/daemon.h */
 	struct cmd_opt opts[CMD_OPTS_MAX];   /* ends at name NULL */
+	const char *letters;                 /* short names, by index in opts, ' ' none; NULL: of no option */
 	int usage_code;                      /* of wrong usage; 0: EXIT_USAGE */
 };
 
