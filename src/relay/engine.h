@@ -50,12 +50,14 @@ enum { A, B }; /* sides; also the directions that start there: A is ab, B is ba 
 struct side {
 	struct relay_item item; /* first: what epoll gives back */
 	int fd;
-	uint8_t index; /* A or B: where in its pair it is */
+	uint8_t index : 1;    /* A or B: where in its pair it is */
+	uint8_t old_news : 7; /* events in a row that said what was known */
 	bool readable : 1, writable : 1;
 	bool broken : 1;   /* reset or dead; what it sent before is still passed on */
 	bool urgent : 1;   /* splice(2) stops at TCP urgent data for ever (Linux 6.18): read it by copying */
 	bool hup : 1;      /* an event spoke of an end: read until that is found */
 	bool vanished : 1; /* broken because nothing was heard of it */
+	bool deaf : 1;     /* epoll tells nothing of bytes: it is readable, and nobody can take them yet */
 	uint16_t stuck;    /* vanished.c: since when an acknowledgement is waited for; 0 none */
 };
 _Static_assert(offsetof(struct side, item) == 0, "relay_on_event() casts it back");
@@ -151,6 +153,10 @@ void want_set(struct relay *, struct relay_pair *, int dir, bool wants);
 void pair_touch(struct relay *, struct relay_pair *);
 
 /* --- pair.c --- */
+
+/* Whether epoll tells of bytes that come; ends and errors it tells in any case. Told again, it tells at once of bytes
+ * that are there. 0 or -errno. */
+int side_listen(struct relay *, struct side *, bool on);
 
 /* The only place that writes p->state. */
 void pair_enter(struct relay_pair *, enum pair_state to, const char *why);

@@ -369,5 +369,8 @@ pair_turn(struct relay *r, struct relay_pair *p)
 	}
 	res[first] = dir_turn(r, p, first);
 	res[!first] = dir_turn(r, p, !first);
+	for (int i = A; i <= B; i++)
+		if (p->side[i].deaf && !p->side[i].readable && side_listen(r, &p->side[i], true) < 0)
+			side_failed(p, &p->side[i]);
 	pair_settle(r, p, res[A], res[B], was_broken);
 }

@@ -21,7 +21,8 @@
 #include "hyper/base/log.h"
 #include "relay/engine.h"
 
-#define EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
+#define EVENTS      (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
+#define DEAF_EVENTS (EPOLLOUT | EPOLLRDHUP | EPOLLET) /* with EPOLLPRI each segment would still wake us */
 
 static const struct {
 	const char *name;
@@ -102,6 +103,18 @@ side_arm(struct relay *r, struct side *s)
 	struct epoll_event ev = { .events = EVENTS, .data.ptr = s };
 
 	return epoll_ctl(r->conf.epoll_fd, EPOLL_CTL_ADD, s->fd, &ev) < 0 ? -errno : 0;
+}
+
+int
+side_listen(struct relay *r, struct side *s, bool on)
+{
+	struct epoll_event ev = { .events = on ? EVENTS : DEAF_EVENTS, .data.ptr = s };
+
+	s->old_news = 0;
+	if (epoll_ctl(r->conf.epoll_fd, EPOLL_CTL_MOD, s->fd, &ev) < 0)
+		return -errno;
+	s->deaf = !on;
+	return 0;
 }
 
 static int

@@ -25,9 +25,10 @@
 #include "hyper/base/fd.h"
 #include "relay/engine.h"
 
-#define RUN_PAIRS 32   /* of those with work left in one call; then it is the turn of the caller's other work */
-#define WANT_MS   1000 /* an answer to on_want comes within, and one of "none" holds for as long */
-#define TRIM_MS   5000 /* idle pipes that nobody needed for so long are closed */
+#define RUN_PAIRS    32   /* of those with work left in one call; then it is the turn of the caller's other work */
+#define WANT_MS      1000 /* an answer to on_want comes within, and one of "none" holds for as long */
+#define OLD_NEWS_MAX 8    /* events in a row of what is known already, then such are not wanted */
+#define TRIM_MS      5000 /* idle pipes that nobody needed for so long are closed */
 
 /* --- lines ----------------------------------------------------------------- */
 
@@ -184,6 +185,19 @@ is_vanishing(int err)
 	return err == ETIMEDOUT || err == EHOSTUNREACH || err == ENETUNREACH;
 }
 
+/* A peer that goes on sending into a pair whose other peer does not read wakes us for each segment. After a few that
+ * changed nothing we listen no more until what is there was read (pair_turn()). */
+static void
+side_heard(struct relay *r, struct side *s, uint32_t events)
+{
+	bool is_news = !s->readable || (events & ~(uint32_t)(EPOLLIN | (s->writable ? EPOLLOUT : 0)));
+
+	if (is_news || side_pair(s)->queue == Q_RUN)
+		s->old_news = 0;
+	else if (++s->old_news == OLD_NEWS_MAX)
+		(void)side_listen(r, s, false); /* else they only cost time */
+}
+
 void
 relay_on_event(struct relay *r, struct relay_item *item, uint32_t events)
 {
@@ -195,6 +209,7 @@ relay_on_event(struct relay *r, struct relay_item *item, uint32_t events)
 		return; /* ended by an earlier event of this batch */
 	look_at_clock(r);
 	turn_note(r, p->id);
+	side_heard(r, s, events);
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI))
 		s->readable = true;
 	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))

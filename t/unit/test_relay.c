@@ -1,6 +1,7 @@
 /* test_relay.c - the relay engine turn by turn: what no timing of whole programs can be relied on to show */
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -428,6 +429,63 @@ reset_is_no_end(void **state)
 	}
 }
 
+/* A peer that goes on sending while the other one does not read wakes the worker for each segment: after a few we do
+ * not listen, and once there is room again we do. */
+static void
+segments_into_a_stalled_pair(void **state)
+{
+	int a[2], b[2], small = 4096, one = 1, events = 0;
+	char big[4096], got[65536];
+	struct epoll_event ev[8];
+	int64_t until = clock_now_ms() + 20000;
+	size_t sent = 0, have = 0;
+	ssize_t n;
+
+	(void)state;
+	memset(big, 'x', sizeof(big));
+	tcp_pair(a);
+	tcp_pair(b);
+	assert_int_equal(setsockopt(b[0], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+	assert_int_equal(setsockopt(b[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+	assert_int_equal(setsockopt(a[0], IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)), 0);
+	assert_int_equal(relay_pair_new(t.relay, 1, a[1], b[1]), 0);
+	for (int still = 0; still < 2;) {
+		uint64_t before = relay_counts(t.relay).bytes;
+
+		n = send(a[0], big, 4096, MSG_DONTWAIT);
+		assert_true(n > 0);
+		sent += (size_t)n;
+		settle();
+		still = relay_counts(t.relay).bytes == before ? still + 1 : 0;
+	}
+	for (int i = 0; i < 200; i++, sent++) {
+		assert_int_equal(send(a[0], "y", 1, MSG_DONTWAIT), 1);
+		n = epoll_wait(t.epoll_fd, ev, ARRAY_LEN(ev), 1);
+		events += (int)n;
+		for (int k = 0; k < n; k++)
+			relay_on_event(t.relay, ev[k].data.ptr, ev[k].events);
+		(void)relay_run(t.relay);
+	}
+	assert_in_range(events, 1, 20);
+	while (have < sent && clock_now_ms() < until) {
+		n = recv(b[0], got, sizeof(got), MSG_DONTWAIT);
+		have += n > 0 ? (size_t)n : 0;
+		settle();
+	}
+	assert_int_equal(have, sent);
+	/* it listens again */
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(send(a[0], "again", 5, 0), 5);
+		settle();
+		expect_read(b[0], "again");
+	}
+	close(a[0]);
+	settle();
+	close(b[0]);
+	settle();
+	assert_int_equal(t.end.reason, END_CLOSED);
+}
+
 int
 main(void)
 {
@@ -437,6 +495,8 @@ main(void)
 		{ "urgent_behind_an_event, copied", urgent_behind_an_event, setup, teardown, &copy },
 		cmocka_unit_test_setup_teardown(one_run_is_bounded, setup, teardown),
 		cmocka_unit_test_setup_teardown(silent_pairs_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(segments_into_a_stalled_pair, setup, teardown),
+		{ "segments_into_a_stalled_pair, copied", segments_into_a_stalled_pair, setup, teardown, &copy },
 		{ "silent_pairs_end, copied", silent_pairs_end, setup, teardown, &copy },
 		cmocka_unit_test_setup_teardown(no_pipe_then_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_pipe_then_none, setup, teardown),
