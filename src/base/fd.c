@@ -54,6 +54,22 @@ fd_close(int *fd)
 	errno = saved;
 }
 
+void
+fd_will_finish(int fd)
+{
+	const struct linger off = { 0 };
+
+	(void)!setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+}
+
+void
+fd_finish(int *fd)
+{
+	if (*fd >= 0)
+		fd_will_finish(*fd);
+	fd_close(fd);
+}
+
 int
 fd_set_nonblock(int fd)
 {

@@ -53,33 +53,27 @@ relay_tune_listener(int fd, const struct relay_keep *keep)
 	sock_keep(fd, keep);
 	set_opt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	set_opt(fd, SOL_SOCKET, SO_OOBINLINE, 1); /* an urgent byte keeps its place in the stream */
+	set_linger(fd, true);                     /* what a killed process leaves behind is a reset, not an end */
 }
 
+/* Did it inherit all that from its listener? Nobody else sets this, and it is set last: what was accepted before has
+ * none of it. Limits that have changed since hold for what is accepted from then on. */
 static bool
-has_opt(int fd, int level, int name, int value)
+sock_is_tuned(int fd)
 {
-	socklen_t len = sizeof(int);
-	int v;
+	struct linger linger = { 0 };
+	socklen_t len = sizeof(linger);
 
-	return getsockopt(fd, level, name, &v, &len) == 0 && v == value;
-}
-
-/* Did it inherit all that from its listener? Nobody else sets SO_OOBINLINE; the other two tell of other settings. */
-static bool
-sock_is_tuned(int fd, const struct relay_keep *keep)
-{
-	return keep->idle_s > 0 && has_opt(fd, SOL_SOCKET, SO_OOBINLINE, 1) &&
-	       has_opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 0) && has_opt(fd, IPPROTO_TCP, TCP_KEEPIDLE, keep->idle_s);
+	return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff && linger.l_linger == 0;
 }
 
 void
 sock_tune(int fd, const struct relay_keep *keep)
 {
-	if (!sock_is_tuned(fd, keep)) {
-		relay_tune_listener(fd, keep);
-		set_opt(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
-	}
-	set_linger(fd, true); /* what a killed process leaves behind is a reset, not an end */
+	if (sock_is_tuned(fd))
+		return;
+	set_opt(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+	relay_tune_listener(fd, keep);
 }
 
 int

@@ -151,6 +151,7 @@ struct tok {
 	bool is_asking;          /* A's answer is owed */
 	struct session *session; /* while it lives or is_asking */
 	int conn;                /* PARKED */
+	int64_t parked_ns;       /* likewise */
 	unsigned op;             /* who asked */
 };
 

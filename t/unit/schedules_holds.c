@@ -169,8 +169,8 @@ model_settled(void)
 
 		MUST((t->state != T_ISSUED && t->state != T_PARKED) || t->deadline_ns > w.now_ns, "%s never expires",
 		    t->id);
-		MUST(t->state != T_PARKED || !conn_is_gone(&w.conns[t->conn]), "%s waits for a peer that is gone",
-		    t->id);
+		MUST(t->state != T_PARKED || w.now_ns - t->parked_ns < 100 * MS || !conn_is_gone(&w.conns[t->conn]),
+		    "%s waits for a peer that is gone", t->id);
 	}
 	for (size_t i = 0; i < N_SLOTS; i++) {
 		const struct proc *p = &w.procs[i];

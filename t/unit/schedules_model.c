@@ -162,6 +162,7 @@ on_parked(const char *text)
 	MUST(now.what == DO_ARRIVED && now.tok == t && now.expect.type == CHAN_PARKED && t->state == T_ISSUED,
 	    "parked: %s", text);
 	t->state = T_PARKED;
+	t->parked_ns = w.now_ns;
 	t->conn = now.conn;
 }
 

@@ -409,7 +409,7 @@ killed_worker_leaves_parked_socket(void **state)
 	assert_string_equal(get(client, 100), "timeout");
 	put(client, "still", 5);
 	assert_string_equal(get(parked, WAIT_MS), "still");
-	close(parked);
+	fd_finish(&parked);
 	assert_string_equal(get(client, WAIT_MS), "eof");
 	close(client);
 }

@@ -11,6 +11,11 @@
 /* Closes *fd unless it is -1 and sets it to -1. errno is preserved. */
 void fd_close(int *fd);
 
+/* The same for a TCP socket whose last descriptor this may be: its peer sees an end, though SO_LINGER was set for a reset. */
+void fd_finish(int *fd);
+/* Closing it will send an end. */
+void fd_will_finish(int fd);
+
 /* 0 or -errno. */
 int fd_set_nonblock(int fd) ATTR_MUST_USE;
 int fd_set_cloexec(int fd, bool on) ATTR_MUST_USE;

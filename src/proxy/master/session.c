@@ -73,7 +73,7 @@ session_enter(struct session *s, enum session_state to)
 	BUG_ON(!(session_tab[s->state].to & BIT(to)));
 	log_debug("session_state", "session=%s %s>%s", s->id, session_tab[s->state].name, session_tab[to].name);
 	if (s->state == SESSION_PARKED) {
-		park_remove(all->park, s->parked_fd);
+		park_remove(all->park, &s->park);
 		quota_give(all->quota, s->a, QUOTA_PARKED);
 	}
 	if (to == SESSION_PARKED) {
@@ -268,15 +268,11 @@ session_park(struct session *s, int fd, unsigned worker)
 	char peer[LOG_ADDR_MAX], more[LOG_ADDR_MAX + 32];
 	int rc = quota_take(all->quota, s->a, QUOTA_PARKED);
 
-	if (rc == 0) {
-		rc = park_add(all->park, fd, s->slot);
-		if (rc < 0)
-			quota_give(all->quota, s->a, QUOTA_PARKED);
-	}
 	if (rc < 0) {
 		fd_close(&fd);
 		return rc;
 	}
+	park_add(all->park, &s->park, fd, s->slot);
 	s->parked_fd = fd;
 	s->first_worker = worker;
 	session_enter(s, SESSION_PARKED);
@@ -312,7 +308,7 @@ session_end(struct session *s, enum end_reason reason)
 	tally_unpaired(s->note, reason);
 	log_info("unpaired", "session=%s from=%s to=%s reason=%s ms=%.3f", s->id, s->from, s->to,
 	    end_reason_word(reason), (double)(clock_now_ns() - s->asked_ns) / NS_PER_MS);
-	fd_close(&s->parked_fd);
+	fd_finish(&s->parked_fd);
 	if (s->ask)
 		all->on_end(s, reason, all->arg);
 	else
@@ -441,12 +437,7 @@ session_restore(struct sessions *all, const struct session_saved *v)
 	arm_expiry(all);
 	if (fd < 0)
 		return 0;
-	rc = park_add(all->park, fd, s->slot);
-	if (rc < 0) {
-		fd_close(&fd);
-		session_end(s, END_INTERNAL);
-		return rc;
-	}
+	park_add(all->park, &s->park, fd, s->slot);
 	/* not by session_park(): no limit of now undoes what was parked before */
 	BUG_ON(quota_restore(all->quota, s->from, QUOTA_PARKED) != s->a);
 	s->parked_fd = fd;

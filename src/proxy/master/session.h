@@ -16,6 +16,7 @@
 #include "hyper/base/words.h"
 #include "hyper/proxy/toktab.h"
 #include "hyper/wire/token.h"
+#include "proxy/master/park.h"
 #include "proxy/master/quota.h"
 
 struct event_base;
@@ -43,6 +44,7 @@ struct session { /* written by session.c only */
 	uint32_t slot;           /* in the table, while ISSUED or PARKED */
 	int parked_fd;           /* owned while PARKED, else -1 */
 	unsigned first_worker;   /* slot number of the worker that accepted it */
+	struct park_item park;   /* while PARKED */
 	void *ask;               /* whose answer is owed; NULL once A was answered */
 	int64_t asked_ns, deadline_ns;
 	uint64_t note;                    /* tally.h */

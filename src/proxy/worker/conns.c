@@ -75,7 +75,7 @@ struct conn {
 	enum conn_state state;
 	uint64_t id;
 	int fd;
-	bool watched;     /* in epoll */
+	bool watched;     /* in epoll, and SO_RCVLOWAT is set */
 	int64_t since_ms; /* accepted; in WAITING: when ARRIVED was queued */
 	size_t have;      /* bytes of the token so far */
 	struct token token;
@@ -171,6 +171,7 @@ conn_refuse(struct worker *w, struct conn *c, enum end_reason reason)
 	    *c->session ? c->session : "-");
 	if (is_bad(reason))
 		conn_blame(w, c);
+	fd_will_finish(c->fd); /* the listener's SO_LINGER is for pairs (relay_tune_listener) */
 	/* The master may have a duplicate, or get one that is under way: our close alone would tell the peer nothing, and
 	 * the master must see that it comes too late (meet.c). */
 	if (c->state == CONN_WAITING)
@@ -240,8 +241,9 @@ set_lowat(int fd, int bytes)
 static void
 conn_on_token(struct worker *w, struct conn *c)
 {
+	if (c->watched)
+		set_lowat(c->fd, 1); /* whoever reads on must be woken by one byte */
 	conn_unwatch(w, c);
-	set_lowat(c->fd, 1); /* inherited from the listener; whoever reads on must be woken by one byte */
 	token_hash(&c->token, c->hash);
 	token_session(&c->token, c->session);
 	conn_enter(w, c, CONN_LOOKUP, "token");
@@ -269,7 +271,7 @@ conn_read(struct worker *w, struct conn *c)
 	}
 	if (c->have == TOKEN_LEN)
 		conn_on_token(w, c);
-	else if (c->have != had)
+	else if (c->have != had && c->watched)
 		set_lowat(c->fd, (int)(TOKEN_LEN - c->have));
 }
 
@@ -293,6 +295,7 @@ conn_wait(struct worker *w, struct conn *c)
 {
 	struct source_mark *oldest = sources_join(&w->sources, (const struct sockaddr *)&c->peer, &c->mark);
 
+	set_lowat(c->fd, (int)(TOKEN_LEN - c->have)); /* one wake-up, at byte 32; only an optimisation */
 	if (worker_watch(w, c->fd, EPOLLIN, &c->item) < 0) {
 		conn_refuse(w, c, END_INTERNAL);
 		return;
@@ -343,7 +346,7 @@ peer_is_welcome(struct worker *w, int fd, const struct sockaddr_storage *peer)
 	w->refused[reason]++;
 	log_limited(&limits[is_barred], LOG_LVL_INFO, "refused", "reason=%s peer=%s why=\"over public.%s\"",
 	    end_reason_word(reason), text, is_barred ? "max_bad_tokens_per_source" : "tcp_rate_limits");
-	fd_close(&fd);
+	fd_finish(&fd);
 	return false;
 }
 

@@ -208,7 +208,9 @@ pair_begins(struct worker *w, struct pair *p, const struct chan_msg *msg)
 
 /* --- two that meet --------------------------------------------------------- */
 
-/* O_NONBLOCK belongs to the socket and was set when a worker accepted it; a sibling that lies must not stop us. */
+/* O_NONBLOCK belongs to the socket and was set when a worker accepted it. A socket of PAIR is not looked at: a sibling that
+ * lies keeps a duplicate and could take it off a moment later; who blocks is found by the missing heartbeat. One that
+ * has served for long may come from an older program. */
 static int
 be_nonblock(int fd)
 {
@@ -229,9 +231,6 @@ pair_join(struct worker *w, struct pair *p, int *second_fd, int *first_fd, enum 
 	if (*second_fd < 0 || *first_fd < 0) /* the answer came after WORKER_ANSWER_MS, or without its descriptor */
 		return -ENOTCONN;
 	*ret_reason = END_INTERNAL;
-	err = be_nonblock(*first_fd);
-	if (err < 0)
-		return err;
 	idmap_add(&w->pairs, &p->item);
 	err = relay_pair_new(w->relay, p->id, *second_fd, *first_fd);
 	*second_fd = *first_fd = -1;

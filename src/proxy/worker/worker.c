@@ -163,13 +163,13 @@ static int
 listeners_init(struct worker *w)
 {
 	for (int fd = WORKER_FD_LISTENER; fd <= WORKER_FD_LISTENER_MAX && fd_is_listener(fd); fd++) {
-		int lowat = TOKEN_LEN, r = fd_set_nonblock(fd);
+		int lowat = 1, r = fd_set_nonblock(fd);
 		struct listener *l = &w->listeners[w->n_listeners++];
 
 		if (r < 0)
 			return r;
 		*l = (struct listener){ .item.tag = ITEM_LISTENER, .fd = fd };
-		/* Inherited by what is accepted: one wake-up, at byte 32. Only an optimisation. */
+		/* An older program of ours set it for what it accepts, and an upgrade keeps the listener. */
 		(void)!setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &lowat, sizeof(lowat));
 	}
 	return w->n_listeners > 0 ? 0 : -ENOTSOCK;
