@@ -122,11 +122,18 @@ render_status(struct evbuffer *out, void *arg)
 {
 	struct status *s = arg;
 	struct status_reasons why = { 0 };
-	const char *word = s->conf.state(&why, s->arg);
-	json_t *reasons = json_array(), *now = json_object();
+	json_t *reasons = json_array(), *now = json_object(), *tiles, *tables;
 	double values[STATUS_SERIES_MAX] = { 0 };
+	const char *word;
 
+	if (s->conf.page)
+		s->conf.page(true, s->arg);
+	word = s->conf.state(&why, s->arg);
 	s->conf.sample(values, s->arg);
+	tiles = s->conf.tiles(s->arg);
+	tables = s->conf.tables(s->arg);
+	if (s->conf.page)
+		s->conf.page(false, s->arg);
 	for (size_t i = 0; i < s->conf.n_series; i++)
 		json_object_set_new(now, s->conf.series[i].id, json_real(values[i]));
 	for (size_t i = 0; i < why.n; i++)
@@ -135,7 +142,7 @@ render_status(struct evbuffer *out, void *arg)
 	    out, json_pack("{s:s, s:s, s:s, s:i, s:f, s:s, s:b, s:o, s:o, s:o, s:o}", "program", s->conf.program,
 		     "name", s->conf.name, "version", PACKAGE_VERSION, "pid", (int)getpid(), "uptime_s",
 		     (double)(clock_now_ms() - s->start_ms) / 1e3, "state", word, "ready", why.n == 0, "reasons",
-		     reasons, "now", now, "tiles", s->conf.tiles(s->arg), "tables", s->conf.tables(s->arg)));
+		     reasons, "now", now, "tiles", tiles, "tables", tables));
 }
 
 static int

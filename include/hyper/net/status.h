@@ -46,6 +46,8 @@ struct status_conf {
 	const char *program, *name;
 	const struct status_series *series; /* at most STATUS_SERIES_MAX */
 	size_t n_series;
+	/* Around the calls below for one /status.json, so that a program looks at itself once. NULL: nothing. */
+	void (*page)(bool begins, void *arg);
 	/* The values of now, one a series; called every STATUS_STEP_MS and for each /status.json. */
 	void (*sample)(double *ret, void *arg);
 	/* New references; NULL when out of memory. Rows of tables are the program's to cap. */

@@ -4,6 +4,8 @@
  *  1. It changes nothing and counts nothing: the numbers are tally.c's, the
  *     table's, the quota's and the workers' own pages.
  *  2. A page lists at most ROWS_MAX pairs, those that moved most; its totals are of all.
+ *  3. For a page each pair is looked at once; its pointers are valid until the page is done, which is
+ *     before control returns to the loop.
  */
 #include "proxy/master/show.h"
 
@@ -27,8 +29,65 @@ struct show {
 	struct status *status;
 	uint64_t last_bytes;
 	int64_t last_ms;
-	double rate; /* of the last interval of a second or more */
+	double rate;       /* of the last interval of a second or more */
+	struct page *page; /* while one is made, and there was memory for it */
 };
+
+/* --- one look for a page --- */
+
+struct page {
+	struct view_totals totals;
+	struct view_pair v[ROWS_MAX]; /* those that moved most, the least of them first */
+	size_t n, all;
+};
+
+static uint64_t
+moved(const struct view_pair *p)
+{
+	return p->bytes[0] + p->bytes[1];
+}
+
+static void
+page_add(const struct view_pair *p, void *arg)
+{
+	struct page *t = arg;
+	size_t i = 0;
+
+	t->all++;
+	t->totals.bytes[0] += p->bytes[0];
+	t->totals.bytes[1] += p->bytes[1];
+	if (t->n == ROWS_MAX && moved(p) <= moved(&t->v[0]))
+		return;
+	if (t->n == ROWS_MAX)
+		memmove(&t->v[0], &t->v[1], --t->n * sizeof(t->v[0]));
+	while (i < t->n && moved(&t->v[i]) < moved(p))
+		i++;
+	memmove(&t->v[i + 1], &t->v[i], (t->n - i) * sizeof(t->v[0]));
+	t->v[i] = *p;
+	t->n++;
+}
+
+static void
+page(bool begins, void *arg)
+{
+	struct show *s = arg;
+
+	free(s->page);
+	s->page = begins ? calloc(1, sizeof(*s->page)) : NULL;
+	if (!s->page)
+		return;
+	view_counts(s->view, &s->page->totals);
+	view_pairs(s->view, page_add, s->page);
+}
+
+static void
+totals(const struct show *s, struct view_totals *ret)
+{
+	if (s->page)
+		*ret = s->page->totals;
+	else
+		view_totals(s->view, ret);
+}
 
 /* --- graphs and tiles --- */
 
@@ -40,7 +99,7 @@ sample(double *ret, void *arg)
 	int64_t now = clock_now_ms(), ms = now - s->last_ms;
 	uint64_t bytes;
 
-	view_totals(s->view, &t);
+	totals(s, &t);
 	bytes = t.bytes[0] + t.bytes[1];
 	if (ms >= 1000) {
 		s->rate = (double)(bytes - s->last_bytes) * 1e3 / (double)ms;
@@ -65,7 +124,7 @@ tiles(void *arg)
 	struct view_totals t;
 	json_t *list = json_array();
 
-	view_totals(s->view, &t);
+	totals(s, &t);
 	add_tile(list, "pairs", t.pairs, "", t.pairs * 10 > s->view->max_pairs * 9 ? "warn" : "");
 	add_tile(list, "paired since the start", tally_get()->brokerings[END_REASON_MAX], "", "");
 	add_tile(list, "moved", t.bytes[0] + t.bytes[1], STATUS_BYTES, "");
@@ -100,49 +159,17 @@ workers_table(const struct show *s)
 	return status_table("workers", "Workers", "", columns, rows);
 }
 
-struct top {
-	struct view_pair v[ROWS_MAX]; /* those that moved most, the least of them first */
-	size_t n, all;
-};
-
-static uint64_t
-moved(const struct view_pair *p)
-{
-	return p->bytes[0] + p->bytes[1];
-}
-
-static void
-top_add(const struct view_pair *p, void *arg)
-{
-	struct top *t = arg;
-	size_t i = 0;
-
-	t->all++;
-	if (t->n == ROWS_MAX && moved(p) <= moved(&t->v[0]))
-		return;
-	if (t->n == ROWS_MAX)
-		memmove(&t->v[0], &t->v[1], --t->n * sizeof(t->v[0]));
-	while (i < t->n && moved(&t->v[i]) < moved(p))
-		i++;
-	memmove(&t->v[i + 1], &t->v[i], (t->n - i) * sizeof(t->v[0]));
-	t->v[i] = *p;
-	t->n++;
-}
-
 static json_t *
 pairs_table(const struct show *s)
 {
 	static const char *const columns[] = { "session", "from", "to", "age|seconds", "idle|seconds", "a → b|bytes",
 		"b → a|bytes", "worker", NULL };
-	struct top *top = calloc(1, sizeof(*top));
-	json_t *rows = json_array();
+	const struct page *top = s->page;
+	json_t *rows = top ? json_array() : NULL;
 	char note[64];
 
-	if (!top) {
-		json_decref(rows);
+	if (!top)
 		return NULL;
-	}
-	view_pairs(s->view, top_add, top);
 	for (size_t i = top->n; i-- > 0;) {
 		const struct view_pair *p = &top->v[i];
 
@@ -153,7 +180,6 @@ pairs_table(const struct show *s)
 			      p->worker < 0 ? json_string("waits for one") : json_integer(p->worker)));
 	}
 	snprintf(note, sizeof(note), "%zu%s", top->all, top->all > ROWS_MAX ? ", the 100 that moved most" : "");
-	free(top);
 	return status_table("pairs", "Pairs", note, columns, rows);
 }
 
@@ -189,7 +215,7 @@ reasons_table(const struct show *s)
 	json_t *rows = json_array();
 	struct view_totals t;
 
-	view_totals(s->view, &t);
+	view_counts(s->view, &t);
 	for (int i = 0; i < END_REASON_MAX; i++)
 		if (c->brokerings[i] || c->pairs[i] || t.refused[i])
 			json_array_append_new(
@@ -327,7 +353,7 @@ state(struct status_reasons *why, void *arg)
 	struct toktab_counts tokens = toktab_counts(v->table);
 	struct view_totals t;
 
-	view_totals(v, &t);
+	view_counts(v, &t);
 	if (strcmp(v->state, "serving") != 0)
 		status_reason(why, "%s", v->state);
 	if (t.serving == 0)
@@ -347,6 +373,7 @@ show_new(struct event_base *base, const char *bind_address, const struct view *v
 		.name = view->conf->name,
 		.series = series,
 		.n_series = ARRAY_LEN(series),
+		.page = page,
 		.sample = sample,
 		.tiles = tiles,
 		.tables = tables,

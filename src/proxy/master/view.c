@@ -65,7 +65,7 @@ add_bytes(const struct view_pair *p, void *arg)
 }
 
 void
-view_totals(const struct view *v, struct view_totals *ret)
+view_counts(const struct view *v, struct view_totals *ret)
 {
 	const struct slots_past *past = slots_past(v->slots);
 	const struct tally *tally = tally_get();
@@ -91,6 +91,12 @@ view_totals(const struct view *v, struct view_totals *ret)
 		for (size_t k = 0; k < END_REASON_MAX; k++)
 			ret->refused[k] += GET(s.stats, refused[k]);
 	}
+}
+
+void
+view_totals(const struct view *v, struct view_totals *ret)
+{
+	view_counts(v, ret);
 	view_pairs(v, add_bytes, ret);
 }
 

@@ -47,6 +47,8 @@ struct view_totals {
 	unsigned serving; /* workers */
 };
 void view_totals(const struct view *, struct view_totals *ret);
+/* The same without looking at each pair: bytes are those of ended pairs only. */
+void view_counts(const struct view *, struct view_totals *ret);
 
 /* Round-trip time of one of a pair's sockets as TCP has smoothed it, microseconds; -1 unknown. */
 int64_t view_rtt_us(const struct pair *, int side);
