@@ -39,6 +39,7 @@ struct carrier {
 	int rd, wr;           /* -1 in a buffer; wr is -1 too where rd is both */
 	uint32_t no;          /* NO_NUMBER: it was made here */
 	uint32_t cap;         /* most bytes of one fill */
+	uint32_t slots;       /* of a pipe; each takes a byte or more, and a page at most */
 	uint32_t off, len;    /* `len` bytes in flight; a buffer's start at `off` */
 	uint8_t buf[];        /* CARRIER_BUF bytes in a buffer, none in a pipe */
 };
@@ -184,6 +185,7 @@ pipe_new(struct carrier_pool *pool)
 	c->rd = fds[0];
 	c->wr = fds[1];
 	c->cap = pipe_resize(c->rd, pool->pipe_size);
+	c->slots = c->cap / (uint32_t)getpagesize();
 	if (c->cap < pool->pipe_size)
 		pool->small++;
 	return c;
@@ -230,6 +232,7 @@ carrier_adopt(struct carrier_pool *pool, uint32_t no, int fd, uint64_t owner, st
 	c->rd = fd;
 	c->no = no;
 	c->cap = pipe_resize(fd, 0);
+	c->slots = c->cap / (uint32_t)getpagesize();
 	c->len = (uint32_t)held;
 	pool->here[no] = true;
 	journal_put(pool, c, held > 0 ? owner : 0);
@@ -276,6 +279,12 @@ size_t
 carrier_bytes(const struct carrier *c)
 {
 	return c ? c->len : 0;
+}
+
+size_t
+carrier_slots(const struct carrier *c)
+{
+	return carrier_is_buffer(c) ? c->cap : c->slots;
 }
 
 bool

@@ -59,6 +59,9 @@ void carrier_put(struct carrier_pool *, struct carrier *);
 uint32_t carrier_release(struct carrier_pool *, struct carrier *);
 
 size_t carrier_bytes(const struct carrier *);
+/* A fill of fewer bytes, and fewer than were asked for, left nothing in the socket but for urgent data. */
+size_t carrier_slots(const struct carrier *);
+
 bool carrier_is_buffer(const struct carrier *);
 
 /* A pipe that only this process knows. */

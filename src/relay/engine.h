@@ -1,8 +1,9 @@
 /* engine.h - what the files of src/relay share: a pair, its sides, the engine
  *
  * relay.c (engine, loop, queues), pair.c (life of a pair), move.c (bytes),
- * group.c (limits of several pairs together), vanished.c (peers that are gone),
- * sock.c (sockets), ledger.c (seats), carrier.c (pipes). Private to src/relay.
+ * doubt.c (is a socket empty), group.c (limits of several pairs together),
+ * vanished.c (peers that are gone), sock.c (sockets), ledger.c (seats), carrier.c
+ * (pipes). Private to src/relay.
  */
 #ifndef HYPER_RELAY_ENGINE_H
 #define HYPER_RELAY_ENGINE_H
@@ -17,6 +18,8 @@
 #include "relay/carrier.h"
 
 #define BIT(s) (1u << (s))
+
+#define DOUBTS_MAX 256 /* sockets that may wait for a look; more are looked at on the spot */
 
 /*            .--eof of a--> ONLY_BA --eof of b--.
  *   BOTH ----+                                  +--> NONE --closed--> GONE
@@ -51,13 +54,16 @@ struct side {
 	struct relay_item item; /* first: what epoll gives back */
 	int fd;
 	uint8_t index : 1;    /* A or B: where in its pair it is */
-	uint8_t old_news : 7; /* events in a row that said what was known */
+	uint8_t old_news : 4; /* events in a row that said what was known */
 	bool readable : 1, writable : 1;
 	bool broken : 1;   /* reset or dead; what it sent before is still passed on */
 	bool urgent : 1;   /* splice(2) stops at TCP urgent data for ever (Linux 6.18): read it by copying */
 	bool hup : 1;      /* an event spoke of an end: read until that is found */
 	bool vanished : 1; /* broken because nothing was heard of it */
 	bool deaf : 1;     /* epoll tells nothing of bytes: it is readable, and nobody can take them yet */
+	bool doubted : 1;  /* it may hold bytes of which no event will tell; then it is in r->doubts */
+	bool listed : 1;   /* it is in r->doubts */
+	bool stale : 1;    /* doubted since before the last look at epoll */
 	uint16_t stuck;    /* vanished.c: since when an acknowledgement is waited for; 0 none */
 };
 _Static_assert(offsetof(struct side, item) == 0, "relay_on_event() casts it back");
@@ -77,10 +83,11 @@ struct relay_pair {
 	uint8_t wants;     /* BIT of a direction that found no pipe */
 	uint8_t bulk;      /* BIT of a direction whose reads are full: copy_small splices there */
 	uint8_t held;      /* BIT of a direction that its group's limit stopped */
-	uint8_t lead;      /* the direction that comes first in its next turn, where both share a limit */
+	uint8_t lead : 1;  /* the direction that comes first in its next turn, where both share a limit */
 	bool is_half : 1;  /* one of its streams has ended: in which list it is */
 	bool promised : 1; /* an idle pipe is kept for its next turn */
 	bool is_open : 1;  /* bytes of it may be on their way: vanished.c looks at it */
+	uint8_t tiny[2];   /* reads of a direction to be looked after on the spot: its segments filled a pipe's slots */
 };
 _Static_assert(sizeof(struct relay_pair) <= 128, "an idle pair is to be cheap");
 
@@ -115,10 +122,15 @@ struct relay {
 	int64_t grain_ms;      /* how exactly active_ms is kept */
 	int64_t now_ms, trim_ms;
 	bool is_late;            /* now_ms is of an earlier turn */
+	bool is_hot;             /* the turn before this one was just now */
 	size_t n_open;           /* pairs that are open */
 	struct relay_pair *look; /* the next one to be looked at, of alive[look_list] */
 	int look_list;           /* -1: between two rounds */
 	int64_t look_ms, look_began_ms;
+	bool doubts_marked; /* those that were in it at doubts_ms are stale */
+	size_t n_doubts;
+	int64_t doubts_ms;           /* when they are looked at */
+	uint64_t doubts[DOUBTS_MAX]; /* whose sockets may not be empty: dir_owner() */
 	uint64_t bytes, buffered;
 };
 
@@ -162,6 +174,15 @@ int side_listen(struct relay *, struct side *, bool on);
 void pair_enter(struct relay_pair *, enum pair_state to, const char *why);
 void pair_end(struct relay *, struct relay_pair *, enum end_reason, const char *why);
 struct relay_pair *pair_find(const struct relay *, uint64_t id);
+
+/* --- doubt.c --- */
+
+/* After a read of n bytes, at most `want`, into its carrier: is there more, or must one look by reading again? No: an
+ * event will tell when more comes. */
+bool side_has_more(struct relay *, struct relay_pair *, int dir, size_t want, size_t n);
+
+void doubts_run(struct relay *);
+int64_t doubts_next_ms(const struct relay *); /* INT64_MAX never */
 
 /* --- group.c --- */
 

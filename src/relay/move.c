@@ -19,12 +19,11 @@
  *     no carrier where that is nothing.
  *
  * Sockets are armed once, edge-triggered. A fact (readable, writable) is taken
- * back by EAGAIN, or by FIONREAD where few bytes came: a socket found empty tells
+ * back by EAGAIN, or where few bytes came (doubt.c): a socket found empty tells
  * when more comes, and its end comes with an event of its own.
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "hyper/base/bug.h"
@@ -32,7 +31,7 @@
 #include "relay/engine.h"
 
 #define TURN_FILLS 8    /* of one direction in one turn; then it is the others' turn */
-#define FEW_BYTES  4096 /* after a fill of fewer there is likely nothing more */
+#define SMALL_MAX  4096 /* bytes that copy_small reads at once; a direction that brings as many is spliced */
 
 static bool
 dir_is_open(const struct relay_pair *p, int dir)
@@ -173,16 +172,6 @@ dir_get_carrier(struct relay *r, struct relay_pair *p, int dir, struct carrier *
 	}
 }
 
-/* Does a fill of n bytes leave the socket empty, as far as a cheap look can tell? */
-static bool
-is_emptied(const struct side *from, size_t n)
-{
-	int left;
-
-	return n < FEW_BYTES && !from->hup && !from->urgent && !from->broken && ioctl(from->fd, FIONREAD, &left) == 0 &&
-	       left == 0;
-}
-
 /* What a send did not take goes into a pipe, where it is safe again, or stays in user memory. */
 static int
 dir_keep_rest(struct relay *r, struct relay_pair *p, int dir, const uint8_t *rest, size_t len)
@@ -236,7 +225,7 @@ static int
 dir_copy_small(struct relay *r, struct relay_pair *p, int dir)
 {
 	struct side *from = &p->side[dir];
-	uint8_t buf[FEW_BYTES];
+	uint8_t buf[SMALL_MAX];
 	size_t max = group_left(p) < sizeof(buf) ? group_left(p) : sizeof(buf);
 	ssize_t n;
 
@@ -266,14 +255,16 @@ static int
 dir_fill(struct relay *r, struct relay_pair *p, int dir)
 {
 	struct side *from = &p->side[dir];
+	size_t want = group_left(p);
 	struct carrier *c = NULL;
 	ssize_t n;
 	int err;
 
 	if (!from->readable)
 		return 0;
+	from->doubted = from->stale = false;
 	want_set(r, p, dir, false);
-	if (group_left(p) == 0) {
+	if (want == 0) {
 		p->held |= BIT(dir);
 		return 0;
 	}
@@ -282,13 +273,13 @@ dir_fill(struct relay *r, struct relay_pair *p, int dir)
 	err = dir_get_carrier(r, p, dir, &c);
 	if (!c)
 		return err;
-	n = carrier_fill(c, from->fd, group_left(p));
+	n = carrier_fill(c, from->fd, want);
 	if (n > 0) {
 		p->carrier[dir] = c;
 		group_spend(p, dir, (size_t)n);
-		if (n < FEW_BYTES)
+		if (n < SMALL_MAX)
 			p->bulk &= (uint8_t)~BIT(dir);
-		from->readable = !is_emptied(from, (size_t)n);
+		from->readable = side_has_more(r, p, dir, want, (size_t)n);
 		return 1;
 	}
 	dir_put_carrier(r, p, dir, c);

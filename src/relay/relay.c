@@ -27,6 +27,7 @@
 
 #define RUN_PAIRS    32   /* of those with work left in one call; then it is the turn of the caller's other work */
 #define WANT_MS      1000 /* an answer to on_want comes within, and one of "none" holds for as long */
+#define HOT_MS       2    /* since the turn before this one */
 #define OLD_NEWS_MAX 8    /* events in a row of what is known already, then such are not wanted */
 #define TRIM_MS      5000 /* idle pipes that nobody needed for so long are closed */
 
@@ -157,9 +158,11 @@ limits_init(struct relay *r)
 int64_t
 relay_next_ms(const struct relay *r)
 {
-	int64_t next = list_next_ms(r, 0), half = list_next_ms(r, 1), held = groups_next_ms(r);
+	int64_t next = list_next_ms(r, 0), half = list_next_ms(r, 1), held = groups_next_ms(r),
+		look = doubts_next_ms(r);
 
 	next = half < next ? half : next;
+	next = look < next ? look : next;
 	next = held < next ? held : next;
 	next = vanished_next_ms(r) < next ? vanished_next_ms(r) : next;
 	if (r->wait_ms > 0 && r->wait_ms + WANT_MS < next)
@@ -172,10 +175,13 @@ relay_next_ms(const struct relay *r)
 static void
 look_at_clock(struct relay *r)
 {
+	int64_t before = r->now_ms;
+
 	if (!r->is_late)
 		return;
 	r->now_ms = clock_now_ms();
 	r->is_late = false;
+	r->is_hot = r->now_ms - before <= HOT_MS;
 }
 
 /* The kernel gave up after its keepalive probes, or its retransmissions. */
@@ -278,6 +284,7 @@ relay_run(struct relay *r)
 	check_deadlines(r);
 	end_silent(r);
 	vanished_run(r);
+	doubts_run(r);
 	wake_waiting(r);
 	run_queued(r);
 	more = groups_run(r);

@@ -19,12 +19,14 @@
 
 #include "hyper/base/attr.h"
 #include "hyper/base/bug.h"
+#include "hyper/base/clock.h"
 #include "hyper/base/daemon.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 #include "hyper/relay/relay.h"
 
 #define WAITING_MAX 512
+#define MAX_WAIT_MS 60000
 
 static struct side {
 	uint32_t tag; /* not RELAY_TAG */
@@ -124,7 +126,12 @@ loop(struct relay *r)
 	struct epoll_event ev[64];
 
 	for (;;) {
-		int n = epoll_wait(epoll_fd, ev, ARRAY_LEN(ev), relay_run(r) ? 0 : -1);
+		bool busy = relay_run(r);
+		int64_t wait = relay_next_ms(r) - clock_now_ms();
+		int n = epoll_wait(epoll_fd, ev, ARRAY_LEN(ev),
+		    busy || wait < 0     ? 0
+		    : wait > MAX_WAIT_MS ? MAX_WAIT_MS
+					 : (int)wait);
 
 		BUG_ON(n < 0 && errno != EINTR);
 		for (int i = 0; i < n; i++) {

@@ -87,7 +87,7 @@ settle(void)
 		bool busy = relay_run(t.relay);
 		int n = epoll_wait(t.epoll_fd, ev, ARRAY_LEN(ev), busy ? 0 : 20);
 
-		if (n == 0 && !busy)
+		if (n == 0 && !busy && relay_next_ms(t.relay) - clock_now_ms() > 20)
 			return;
 		for (int k = 0; k < n; k++)
 			relay_on_event(t.relay, ev[k].data.ptr, ev[k].events);

@@ -350,8 +350,6 @@ wait_ms(const struct worker *w, bool busy)
 	next = t < next ? t : next;
 	t = w->relay ? relay_next_ms(w->relay) : INT64_MAX;
 	next = t < next ? t : next;
-	t = w->relay ? relay_next_ms(w->relay) : INT64_MAX;
-	next = t < next ? t : next;
 	t = w->accept_after_ms;
 	if (t > w->now_ms && t < next)
 		next = t;
