@@ -24,7 +24,6 @@ sub life {
 	is($m->next_one(1), undef, "$what: nothing comes from one that stands still");
 	$d->signal('CONT');
 	isnt($m->wait(qr/^WATCHDOG=1$/), undef, "$what: and goes on when it does");
-	return if $what eq 'hyper'; # HUP
 	$d->signal('HUP');
 	like($m->wait(qr/^RELOADING=1$/m) // '', qr/^MONOTONIC_USEC=\d+$/m, "$what: RELOADING, and when");
 	isnt($m->wait(qr/^READY=1$/m), undef, "$what: READY again");
@@ -51,6 +50,7 @@ sub end {
 	my $d = $mesh->start_one('hd-1');
 	life($m, $d, 'hyper', qr/serving: 0 calls in flight/);
 	end($m, $d, 'hyper');
+	like($m->{heard}[-1], qr/^EXTEND_TIMEOUT_USEC=\d{7,}$/m, 'hyper: the manager is asked to wait for the drain');
 }
 {
 	my $m = manager(watchdog_ms => 400);

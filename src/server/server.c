@@ -173,6 +173,7 @@ server_take_sockets(const struct server *s, char err[LISTEN_ERR_MAX])
 	struct activate_name names[] = {
 		{ "rpc", "channels.jsonrpc_server.bind_address", NULL },
 		{ "grpc", "channels.grpc_server.bind_address", NULL },
+		{ "status", "metrics.bind_address", s->conf->metrics ? s->conf->metrics->bind_address : NULL },
 	};
 
 	for (size_t i = 0; i < s->conf->n_channels; i++) {
