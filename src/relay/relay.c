@@ -368,6 +368,16 @@ relay_new(const struct relay_conf *conf, relay_on_end on_end, void *arg)
 }
 
 void
+relay_pair_close(struct relay *r, uint64_t id, enum end_reason reason)
+{
+	struct relay_pair *p = pair_find(r, id);
+
+	BUG_ON(reason == END_CLOSED);
+	if (p)
+		pair_end(r, p, reason, "asked for");
+}
+
+void
 relay_close_all(struct relay *r, enum end_reason reason)
 {
 	struct relay_pair *p;

@@ -95,6 +95,8 @@ enum field_kind { UINT64, UINT32, UINT8, ENUM, BOOL, BIN32, WORD };
 	X(RESUME, asker, UINT64, UINT64_MAX)                             \
 	X(RESUME, rate, UINT64, UINT64_MAX)                              \
 	X(MOVE, pair, UINT64, UINT64_MAX)                                \
+	X(END, pair, UINT64, UINT64_MAX)                                 \
+	X(END, reason, ENUM, END_REASON_MAX - 1)                         \
 	X(RATE, asker, UINT64, UINT64_MAX)                               \
 	X(RATE, rate, UINT64, UINT64_MAX)
 

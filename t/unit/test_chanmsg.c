@@ -81,6 +81,7 @@ static const struct {
 	      .rate = 100 },
 	    B(0x9b, 2, 20, 7, 9, 0xa2, 'a', 'b', 3, 1, 2, 0xc3, 5, 100), false },
 	{ { .type = CHAN_MOVE, .gen = 7, .pair = 9 }, B(0x94, 2, 22, 7, 9), false },
+	{ { .type = CHAN_END, .gen = 7, .pair = 9, .reason = END_KICKED }, B(0x95, 2, 28, 7, 9, END_KICKED), false },
 	{ { .type = CHAN_RATE, .gen = 7, .asker = 5, .rate = 100 }, B(0x95, 2, 24, 7, 5, 100), false },
 	{ { .type = CHAN_LOG, .gen = 7 }, B(0x93, 2, 26, 7), true },
 };
@@ -212,7 +213,7 @@ test_pack_refused(void **state)
 	static const struct chan_msg bad[] = {
 		{ .type = 0 },
 		{ .type = 17 },
-		{ .type = 28 },
+		{ .type = 30 },
 		{ .type = CHAN_ADOPT, .part = CHAN_PART_MAX },
 		{ .type = CHAN_REFUSED, .reason = END_REASON_MAX },
 		{ .type = CHAN_ENDED, .reason = (enum end_reason) - 1 },

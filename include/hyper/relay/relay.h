@@ -89,8 +89,8 @@ struct relay_conf {
 };
 
 /* Exactly one for each pair, after which the pair is gone and both descriptors
- * are closed. bytes_ab: delivered from a to b. Called from relay_on_event()
- * and relay_run(), never from relay_pair_new() or relay_pair_adopt(). */
+ * are closed. bytes_ab: delivered from a to b. Called from relay_on_event(),
+ * relay_run() and relay_pair_close(), never from relay_pair_new() or relay_pair_adopt(). */
 struct relay_end {
 	uint64_t id;
 	enum end_reason reason; /* CLOSED, RESET, VANISHED, STOPPED, INTERNAL, IDLE, HALF_CLOSED */
@@ -143,7 +143,8 @@ int relay_pair_release(struct relay *, uint64_t id, struct relay_bundle *ret) AT
 /* With holds_seats, after the keeper was told of the end or the release: the seat is free for others. */
 void relay_seat_done(struct relay *, uint32_t seat);
 
-/* Ends one pair, or all, with a reason; reported. */
+/* Ends one pair (an unknown one is passed over), or all, with a reason other than CLOSED; reported, at once. */
+void relay_pair_close(struct relay *, uint64_t id, enum end_reason);
 void relay_close_all(struct relay *, enum end_reason);
 
 /* --- groups: a limit on what several pairs move together ---------------------- */

@@ -43,7 +43,8 @@
 	X(RESUME, 20, 0)  \
 	X(MOVE, 22, 0)    \
 	X(RATE, 24, 0)    \
-	X(LOG, 26, 1)
+	X(LOG, 26, 1)     \
+	X(END, 28, 0)
 
 enum chan_type {
 #define X(n, num, fd) CHAN_##n = num,
@@ -71,6 +72,7 @@ enum chan_type {
  * MOVE     pair                                     give it back
  * RATE     asker, rate                              what its pairs of this operator may move together from now on
  * LOG      - + file or socket                      the log was opened again: this is descriptor 2 from now on
+ * END      pair, reason                             reset it. Answer: ENDED with this reason, or what is on its way
  * MOVED    pair, flags, bytes, pipes                here it is; our descriptors are closed
  */
 enum chan_part { CHAN_PART_SOCKET_A, CHAN_PART_SOCKET_B, CHAN_PART_PIPE_AB, CHAN_PART_PIPE_BA, CHAN_PART_MAX };

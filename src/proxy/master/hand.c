@@ -110,8 +110,25 @@ hand_waiting(struct pairs *all)
 	struct pair *p;
 	struct load *l;
 
-	while ((p = TAILQ_FIRST(&all->waiting)) && (l = load_for(all, p, now_ms)))
-		hand_pair(all, p, l->slot);
+	while ((p = TAILQ_FIRST(&all->waiting)) && (p->is_kicked || (l = load_for(all, p, now_ms)))) {
+		if (p->is_kicked)
+			pairing_end(all, p, END_KICKED, true);
+		else
+			hand_pair(all, p, l->slot);
+	}
+}
+
+bool
+hand_kick(struct pair *p)
+{
+	struct chan_msg m = { .type = CHAN_END, .pair = p->id, .reason = END_KICKED };
+
+	pairing_kick(p);
+	if (p->slot && slot_room(p->slot) == 0)
+		return false;
+	if (p->slot)
+		slot_post(p->slot, &m, -1);
+	return true;
 }
 
 /* --- pipes --- */
@@ -193,7 +210,7 @@ end_those_who_waited(struct pairs *all, int64_t now_ms)
 
 	for (p = TAILQ_FIRST(&all->waiting); p; p = next) {
 		next = TAILQ_NEXT(p, link);
-		if (now_ms - p->waits_ms >= WAIT_MS)
+		if (p->is_kicked || now_ms - p->waits_ms >= WAIT_MS)
 			pairing_end(all, p, END_WORKER_LOST, true);
 	}
 }

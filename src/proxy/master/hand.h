@@ -27,6 +27,10 @@ void hand_pipes(struct pairs *, const struct hand_conf *, struct slot *);
 /* Its pipes are the pair's again: LIVE, MOVING or HANDING -> WAITING, as the worker says. 0, or -EPROTO with nothing changed. */
 int hand_take_back(struct pairs *, struct pair *, const struct chan_msg *moved) ATTR_MUST_USE;
 
+/* It ends as kicked: by its worker, who says so in its log as well, or here once it waits for one. False: that
+ * worker's channel has no room; the pair ends so when the caller resets its sockets. */
+bool hand_kick(struct pair *);
+
 /* Twice a second: what waits too long, and MOVE from the fullest worker to the emptiest. */
 void hand_tick(struct pairs *, bool level);
 

@@ -259,6 +259,8 @@ on_ended(struct meet *m, struct pair *p, const struct chan_msg *msg)
 {
 	p->bytes[0] = msg->bytes_ab;
 	p->bytes[1] = msg->bytes_ba;
+	if (msg->reason != END_RESET)
+		p->is_kicked = false; /* the worker knows; what it cannot know is that the reset was ours */
 	pairing_end(m->pairs, p, msg->reason, false);
 	return 0;
 }

@@ -21,6 +21,7 @@
 #include "hyper/proxy/worker_abi.h"
 #include "hyper/wire/json.h"
 #include "proxy/master/explain.h"
+#include "proxy/master/hand.h"
 
 #define ROWS_MAX 20000
 
@@ -126,7 +127,6 @@ is_meant(const struct kick *k, const char *session, const char *from, const char
 	return k->session ? strcmp(k->session, session) == 0 : is_of(k->whose, from, to);
 }
 
-/* The worker sees the reset on its copies and reports the end, which then has our reason. */
 static void
 kick_pair(const struct view_pair *p, void *arg)
 {
@@ -136,12 +136,14 @@ kick_pair(const struct view_pair *p, void *arg)
 	if (!is_meant(k, p->pair->session, pairing_from(p->pair), pairing_to(p->pair)))
 		return;
 	log_info("kicked", "pair=%" PRIu64 " session=%s", p->pair->id, p->pair->session);
-	pairing_kick((struct pair *)p->pair);
+	k->pairs++;
+	if (hand_kick((struct pair *)p->pair))
+		return;
+	/* The worker sees the reset on its copies and reports the end, which then has our reason. */
 	for (int i = 0; i < 2; i++) {
 		copy = p->pair->fd[i] >= 0 ? fcntl(p->pair->fd[i], F_DUPFD_CLOEXEC, 0) : -1;
 		fd_reset(&copy);
 	}
-	k->pairs++;
 }
 
 static void

@@ -379,6 +379,14 @@ on_move(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 }
 
 static int
+on_end(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
+{
+	(void)fd;
+	(void)lost;
+	return pairs_end(w, m);
+}
+
+static int
 on_rate(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 {
 	(void)fd;
@@ -408,6 +416,7 @@ static const struct chan_rule {
 	{ CHAN_ADOPT, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING), on_adopt },
 	{ CHAN_RESUME, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING), on_resume },
 	{ CHAN_MOVE, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED), on_move },
+	{ CHAN_END, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED), on_end },
 	{ CHAN_RATE, WRK_BIT(WRK_SERVING) | WRK_BIT(WRK_DRAINING) | WRK_BIT(WRK_DRAINED), on_rate },
 };
 

@@ -3,6 +3,7 @@
  *      PAIR ----------------------> PAIRED ... ENDED
  *      ADOPT.. RESUME ------------> PAIRED ... ENDED, or MOVED at once: it cannot go on here
  *      MOVE ----------------------> MOVED, or PAIRED: it stays, bytes of it are in our memory
+ *      END -----------------------> ENDED, with the master's reason
  *
  * Always true:
  *  1. Every PAIR and RESUME that came is answered: PAIRED and later ENDED or
@@ -383,6 +384,15 @@ pairs_move(struct worker *w, const struct chan_msg *msg)
 	pair_remove(w, p);
 	p->seat = b.seat;
 	pair_give_back(w, p, &b, "asked for");
+	return 0;
+}
+
+int
+pairs_end(struct worker *w, const struct chan_msg *msg)
+{
+	if (msg->reason == END_CLOSED) /* only the peers can end a pair cleanly */
+		return -EPROTO;
+	relay_pair_close(w->relay, msg->pair, msg->reason); /* an unknown one is over already, or was given back */
 	return 0;
 }
 

@@ -175,12 +175,13 @@ int conn_take(struct worker *, uint64_t conn);
 void conns_drop_all(struct worker *, enum end_reason);
 void conns_fini(struct worker *);
 
-/* pairs.c; PAIR, ADOPT, RESUME, MOVE. Descriptors are given. 0; -EPROTO: this cannot come now; -ENOMEM. */
+/* pairs.c; PAIR, ADOPT, RESUME, MOVE, END. Descriptors are given. 0; -EPROTO: this cannot come now; -ENOMEM. */
 int pairs_init(struct worker *) ATTR_MUST_USE;
 int pairs_join(struct worker *, const struct chan_msg *, int first_fd) ATTR_MUST_USE;
 int pairs_adopt(struct worker *, const struct chan_msg *, int fd, bool lost) ATTR_MUST_USE;
 int pairs_resume(struct worker *, const struct chan_msg *) ATTR_MUST_USE;
 int pairs_move(struct worker *, const struct chan_msg *) ATTR_MUST_USE;
+int pairs_end(struct worker *, const struct chan_msg *) ATTR_MUST_USE;
 void pairs_on_end(const struct relay_end *, void *worker);
 void pairs_fini(struct worker *);
 
