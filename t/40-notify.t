@@ -2,6 +2,7 @@
 # Guards: the service manager hears of start, reload, upgrade, drain and end as they happen, and its watchdog is fed by the main loop alone.
 use strict;
 use warnings;
+use File::Copy qw(copy);
 use HyperMesh;
 use HyperSd;
 use HyperTest;
@@ -54,7 +55,10 @@ sub end {
 }
 {
 	my $m = manager(watchdog_ms => 400);
-	my $p = proxy(workers => 2, drain_timeout => '60.0');
+	my $program = tmp() . '/upgraded-proxy';
+	copy(program('proxy'), $program) or die "copy: $!";
+	chmod 0755, $program;
+	my $p = proxy(workers => 2, drain_timeout => '60.0', program => $program);
 	my $pid = $p->{d}->pid;
 	life($m, $p->{d}, 'proxy', qr/serving: 0 pairs, 0 tokens/);
 	my ($a, $b) = $p->pair;
@@ -72,6 +76,21 @@ sub end {
 	isnt($m->wait(qr/^RELOADING=1$/m), undef, 'proxy: an upgrade is told as a reload');
 	like($m->wait(qr/^READY=1$/m, 30) // '', qr/^MAINPID=$pid$/m, 'proxy: the new program is ready, the pid stays');
 	isnt($m->wait(qr/^WATCHDOG=1$/), undef, 'proxy: the new program feeds the watchdog') for 1, 2;
+	joined($a, $b, 'proxy: the pair lives');
+
+	# one that cannot be executed, and one that gives up afterwards: the old program is back, and no end was told
+	for my $kind ([ 'exit 1', 'is not executed' ], [ 'if [ "$1" = check ]; then exec ' . program('proxy') . ' "$@"; fi; cp ' . program('proxy') . " $program.w"
+		. '; exec env HYPER_TEST_CRASH=w LD_PRELOAD=' . build() . "/t/fail/crash.so $program.w \"\$@\"", 'gives up' ]) {
+		unlink $program;
+		write_file($program, "#!/bin/sh\n$kind->[0]\n");
+		chmod 0755, $program;
+		my $before = @{ $m->{heard} };
+		$p->{d}->signal('USR2');
+		isnt($m->wait(qr/^RELOADING=1$/m), undef, "proxy: an upgrade to one that $kind->[1]");
+		like($m->wait(qr/^READY=1$/m, 60) // '', qr/^MAINPID=$pid$/m, 'proxy: READY again');
+		is(scalar(grep { /STOPPING/ } @{ $m->{heard} }[ $before .. $#{ $m->{heard} } ]), 0, 'proxy: no end was told');
+	}
+	is($p->{d}->count_log(qr/ error upgrade_failed /), 2, 'proxy: both failed');
 	joined($a, $b, 'proxy: the pair lives');
 
 	# the drain is longer than the manager would wait

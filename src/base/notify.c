@@ -159,7 +159,8 @@ notify_stopping(int64_t timeout_ms)
 {
 	char text[TEXT_MAX], extend[64] = "";
 
-	if (!manager() || (state.is_stopping && timeout_ms == 0))
+	/* a program that gives up before it was ready may be followed by another one in this process */
+	if (!manager() || !state.is_ready || (state.is_stopping && timeout_ms == 0))
 		return;
 	if (timeout_ms > 0)
 		snprintf(extend, sizeof(extend), "\nEXTEND_TIMEOUT_USEC=%lld", (long long)timeout_ms * 1000);

@@ -22,7 +22,7 @@ void notify_describe(notify_describe_cb, void *arg);
 void notify_ready(void);
 /* A reload or an upgrade begins: notify_ready() is owed. */
 void notify_reloading(void);
-/* The end begins, and takes at most so long: the manager waits so long before it kills. What comes later is not said
+/* The end begins, of a program that was ready, and takes at most so long: the manager waits so long before it kills. What comes later is not said
  * but a shorter or longer time. */
 void notify_stopping(int64_t timeout_ms);
 
