@@ -319,7 +319,9 @@ expect_second(const struct tok *t, const struct proc *p, int conn)
 		return refused(END_UNKNOWN_TOKEN);
 	if (w.is_stopping)
 		return refused(END_DRAINING);
-	if (model_count_pairs(-1, (int)p->slot) >= m.knobs.max_pairs)
+	/* A dead worker's place is elsewhere, if there is any. */
+	if (is_known_dead(p) ? model_count_pairs(-1, -1) >= N_SLOTS * m.knobs.max_pairs
+			     : model_count_pairs(-1, (int)p->slot) >= m.knobs.max_pairs)
 		return refused(END_BUSY);
 	if (model_is_over(model_count_pairs((int)t->op, -1), QUOTA_LIMIT_PAIRS))
 		return refused(END_QUOTA);
@@ -554,13 +556,6 @@ on_room(struct slot *s, void *arg)
 	meet_on_room(m.meet, s);
 }
 
-static bool
-is_awaited(void *arg)
-{
-	(void)arg;
-	return meet_has_waiting(m.meet);
-}
-
 static void
 on_ready(void *arg)
 {
@@ -583,8 +578,7 @@ on_tick(void *arg)
 	quota_tick(m.quota, w.now_ns);
 }
 
-const struct slots_ops model_ops = { on_message, on_serving, on_room, on_lost, is_awaited, on_ready, on_empty,
-	on_tick };
+const struct slots_ops model_ops = { on_message, on_serving, on_room, on_lost, on_ready, on_empty, on_tick };
 
 /* A pipe with bytes of a pair: all of them, in order. */
 static void

@@ -101,14 +101,6 @@ on_lost(struct slot *s, int status, void *arg)
 	meet_on_lost(m->meet, s, status);
 }
 
-static bool
-is_awaited(void *arg)
-{
-	struct master *m = arg;
-
-	return meet_has_waiting(m->meet);
-}
-
 /* notify_describe_cb */
 static void
 describe(char ret[NOTIFY_STATUS_MAX], void *arg)
@@ -158,8 +150,7 @@ on_tick(void *arg)
 	upgrade_tick(m->upgrade);
 }
 
-static const struct slots_ops slots_ops = { on_message, on_serving, on_room, on_lost, is_awaited, on_ready, on_empty,
-	on_tick };
+static const struct slots_ops slots_ops = { on_message, on_serving, on_room, on_lost, on_ready, on_empty, on_tick };
 
 void
 master_stop(struct master *m, bool now)

@@ -161,6 +161,13 @@ hand_to_its_worker(struct meet *m, struct pair *p, struct slot *s, uint64_t conn
 	slot_post(s, &msg, p->fd[1]);
 }
 
+/* For one whose worker is dead: would all workers together be full? */
+static bool
+pairs_are_many(const struct meet *m)
+{
+	return m->pairs->by_id.n >= m->pairs->max_pairs * m->pairs->n_workers;
+}
+
 static void
 pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses, int *fd)
 {
@@ -175,7 +182,7 @@ pair_second(struct meet *m, struct slot *s, uint64_t conn, struct session *ses, 
 		answer_refused(s, conn, END_DRAINING);
 		return;
 	}
-	if (load->handing >= PAIR_HANDING_MAX || load->pairs >= m->pairs->max_pairs) {
+	if (is_lost ? pairs_are_many(m) : load->handing >= PAIR_HANDING_MAX || load->pairs >= m->pairs->max_pairs) {
 		answer_refused(s, conn, END_BUSY);
 		return;
 	}
@@ -374,12 +381,6 @@ struct pairs *
 meet_pairs(struct meet *m)
 {
 	return m->pairs;
-}
-
-bool
-meet_has_waiting(const struct meet *m)
-{
-	return !TAILQ_EMPTY(&m->pairs->waiting);
 }
 
 void

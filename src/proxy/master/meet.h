@@ -33,7 +33,6 @@ int meet_on_message(struct meet *, struct slot *, const struct chan_msg *, int *
 void meet_on_serving(struct meet *, struct slot *);
 void meet_on_room(struct meet *, struct slot *);
 void meet_on_lost(struct meet *, struct slot *, int status);
-bool meet_has_waiting(const struct meet *);
 void meet_on_tick(struct meet *);
 
 /* A reload: all but copy_mode. */

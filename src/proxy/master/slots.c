@@ -7,8 +7,9 @@
  *  2. A message outside of its row in `rules` costs the worker its life.
  *  3. A worker that keeps dying by its own fault is started less and less often:
  *     0.1 s doubling to 30 s. One that lived for LIVED_MS, or had served and was
- *     killed by somebody else, is no sign of a fault: 0.1 s again. Where pairs
- *     wait for a worker and there is none, 0.1 s it is. Never less than 0.1 s.
+ *     killed by somebody else, is no sign of a fault: 0.1 s again. Never less than 0.1 s.
+ *     Where no slot serves or is starting the next one starts within 0.1 s, whatever its
+ *     back-off is (keep_one()): a proxy without any worker is of no use to anybody.
  *  4. on_lost comes once for each process, after all that it had sent.
  *  5. Slots from conf.workers on are those that a reload took away: no process is
  *     started in them, and one that serves there drains. All loops go to n_used.
@@ -93,6 +94,7 @@ struct slot {
 	unsigned ticks; /* since it changed */
 	int64_t started_ms;
 	int64_t backoff_ms;
+	int64_t due_ms;      /* IDLE: when the timer starts it; INT64_MAX: nothing does */
 	bool has_served;     /* this process said READY */
 	bool is_at_fault;    /* and was killed by us for what it did or did not do */
 	bool owes_settings;  /* new ones wait for room in its channel */
@@ -114,6 +116,37 @@ struct slots {
 	struct slot slots[SLOTS_MAX];
 };
 
+static void
+slot_arm(struct slot *s, int64_t ms)
+{
+	const struct timeval tv = { ms / 1000, ms % 1000 * 1000 };
+
+	if (evtimer_add(s->timer, &tv) < 0)
+		log_error("timer", "worker=%u why=\"out of memory\"", s->no);
+	s->due_ms = clock_now_ms() + ms;
+}
+
+/* Where no slot serves or is starting, the one that is due next starts soon. (invariant 3) */
+static void
+keep_one(struct slots *p)
+{
+	struct slot *next = NULL;
+	unsigned i;
+
+	if (p->is_stopping || p->is_held)
+		return;
+	for (i = 0; i < p->n_used; i++) {
+		struct slot *s = &p->slots[i];
+
+		if (s->state == SLOT_STARTING || s->state == SLOT_SERVING)
+			return;
+		if (s->state == SLOT_IDLE && i < p->conf.workers && (!next || s->due_ms < next->due_ms))
+			next = s;
+	}
+	if (next && next->due_ms > clock_now_ms() + BACKOFF_MIN_MS)
+		slot_arm(next, BACKOFF_MIN_MS);
+}
+
 /* The only place that writes s->state. */
 static void
 slot_enter(struct slot *s, enum slot_state to, const char *why)
@@ -123,15 +156,9 @@ slot_enter(struct slot *s, enum slot_state to, const char *why)
 	    slot_tab[s->state].name, slot_tab[to].name, why);
 	s->state = to;
 	evtimer_del(s->timer);
-}
-
-static void
-slot_arm(struct slot *s, int64_t ms)
-{
-	const struct timeval tv = { ms / 1000, ms % 1000 * 1000 };
-
-	if (evtimer_add(s->timer, &tv) < 0)
-		log_error("timer", "worker=%u why=\"out of memory\"", s->no);
+	s->due_ms = INT64_MAX;
+	if (to != SLOT_IDLE) /* who comes there says himself when he starts again */
+		keep_one(s->slots);
 }
 
 void
@@ -340,19 +367,13 @@ slot_spawn(struct slot *s)
 	return 0;
 }
 
-/* A start after a while that grows; soon, when somebody waits for a worker and no slot has or gets one. */
+/* A start after a while that grows. */
 static void
 slot_start_later(struct slot *s)
 {
-	const struct slots *p = s->slots;
-	bool is_urgent = p->ops->is_awaited(p->arg);
-	unsigned i;
-
-	for (i = 0; i < p->n_used; i++)
-		if (p->slots[i].state == SLOT_STARTING || p->slots[i].state == SLOT_SERVING)
-			is_urgent = false;
-	slot_arm(s, is_urgent ? BACKOFF_MIN_MS : s->backoff_ms);
+	slot_arm(s, s->backoff_ms);
 	s->backoff_ms = s->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : s->backoff_ms * 2;
+	keep_one(s->slots);
 }
 
 static void

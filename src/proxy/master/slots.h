@@ -44,8 +44,6 @@ struct slots_ops {
 	/* The process is gone, everything it had sent was delivered before. Its ledger and pipes go after this.
 	 * `status` of waitpid(). */
 	void (*on_lost)(struct slot *, int status, void *arg);
-	/* Does somebody wait for a worker? Then no back-off is long. */
-	bool (*is_awaited)(void *arg);
 	/* Once: every slot serves. */
 	void (*on_ready)(void *arg);
 	/* Once, after slots_stop(): the last process is gone. */
