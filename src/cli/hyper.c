@@ -10,6 +10,7 @@
 
 #include "cli/cmd.h"
 #include "cli/ctl.h"
+#include "cli/hyper_admin.h"
 #include "cli/hyper_call.h"
 #include "cli/hyper_sd.h"
 #include "hyper/base/daemon.h"
@@ -89,6 +90,33 @@ hyper_verb_stop(const struct cmd_args *args)
 	return ctl_stop(path, code, args->opt[0]);
 }
 
+static int
+hyper_verb_status(const struct cmd_args *args)
+{
+	int code;
+	char *path = hyper_socket(&code);
+
+	return hyper_admin_status(path, code, args);
+}
+
+static int
+hyper_verb_connections(const struct cmd_args *args)
+{
+	int code;
+	char *path = hyper_socket(&code);
+
+	return hyper_admin_connections(path, code, args);
+}
+
+static int
+hyper_verb_explain(const struct cmd_args *args)
+{
+	int code;
+	char *path = hyper_socket(&code);
+
+	return hyper_admin_explain(path, code, args);
+}
+
 enum { CALL_OPT_TIMEOUT, CALL_OPT_JSON };
 
 static int
@@ -124,6 +152,11 @@ hyper_verb_ping(const struct cmd_args *args)
 		"timeout", "SECONDS", "give up after this time (default: call_timeout of the settings)" \
 	}
 
+#define JSON                                             \
+	{                                                \
+		"json", NULL, "print the answer as JSON" \
+	}
+
 static const struct cmd hyper_cmds[] = {
 	{ .words = "server run", .args = "", .help = "run the message server", .run = hyper_verb_server_run },
 	{ .words = "check",
@@ -141,6 +174,23 @@ static const struct cmd hyper_cmds[] = {
 	    .help = "stop the running server and wait until it is gone; calls in flight come to their end",
 	    .run = hyper_verb_stop,
 	    .opts = { { "deadline", "SECONDS", "refuse what is left then (default: drain_timeout)" } } },
+	{ .words = "status",
+	    .args = "",
+	    .help = "print what the running server is doing",
+	    .run = hyper_verb_status,
+	    .opts = { JSON } },
+	{ .words = "connections",
+	    .args = "",
+	    .help = "list connections and streams to operators: kind, proxy, session, age, calls",
+	    .run = hyper_verb_connections,
+	    .opts = { JSON, { "operator", "NAME", "only those with it, or through it" } } },
+	{ .words = "explain",
+	    .args = "SESSION|OPERATOR",
+	    .help = "tell how an operator is reached, where a connection stands or ended, and why",
+	    .min_args = 1,
+	    .max_args = 1,
+	    .run = hyper_verb_explain,
+	    .opts = { JSON } },
 	{ .words = "call",
 	    .args = "OPERATOR.METHOD [JSON]",
 	    .help = "call a method through the local server, print the result",

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli/cmd.h"
+#include "cli/look.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/daemon.h"
 #include "hyper/net/admin.h"
@@ -72,61 +73,6 @@ ask(const char *verb, json_t *args, json_t **ret_answer)
 	return code;
 }
 
-static long long
-number(const json_t *row, const char *key)
-{
-	return (long long)json_integer_value(json_object_get(row, key));
-}
-
-static const char *
-text(const json_t *row, const char *key)
-{
-	const char *s = json_str(row, key);
-
-	return s ? s : "";
-}
-
-/* "1.5M", "312", for columns of five. */
-static const char *
-short_bytes(long long n, char ret[24])
-{
-	static const char units[] = "BKMGTP";
-	double v = (double)n;
-	size_t i = 0;
-
-	while (v >= 1000 && i < sizeof(units) - 2) {
-		v /= 1024;
-		i++;
-	}
-	snprintf(ret, 24, i == 0 || v >= 100 ? "%.0f%c" : "%.1f%c", v, units[i]);
-	return ret;
-}
-
-static const char *
-short_time(long long ms, char ret[24])
-{
-	if (ms < 10000)
-		snprintf(ret, 24, "%lld.%llds", ms / 1000, ms / 100 % 10);
-	else if (ms < 600000)
-		snprintf(ret, 24, "%llds", ms / 1000);
-	else if (ms < 172800000)
-		snprintf(ret, 24, "%lldh%02lldm", ms / 3600000, ms / 60000 % 60);
-	else
-		snprintf(ret, 24, "%lldd", ms / 86400000);
-	return ret;
-}
-
-static int
-print_json(json_t *answer)
-{
-	char *all = json_dumps(answer, JSON_INDENT(2));
-
-	puts(all ? all : "{}");
-	free(all);
-	json_decref(answer);
-	return EXIT_OK;
-}
-
 /* --- status --- */
 
 static void
@@ -136,16 +82,18 @@ print_status(const json_t *a)
 	const json_t *w;
 	size_t i;
 
-	printf("%s  %s, version %s, pid %lld, up %s, endpoint %s\n", text(a, "name"), text(a, "state"),
-	    text(a, "version"), number(a, "pid"), short_time(number(a, "uptime_ms"), up), text(a, "endpoint"));
+	printf("%s  %s, version %s, pid %lld, up %s, endpoint %s\n", look_text(a, "name"), look_text(a, "state"),
+	    look_text(a, "version"), look_number(a, "pid"), look_time(look_number(a, "uptime_ms"), up),
+	    look_text(a, "endpoint"));
 	printf(
 	    "pairs %lld of %lld (%lld wait for a worker), parked %lld, tokens %lld of %lld, moved %s, restarts %lld\n",
-	    number(a, "pairs"), number(a, "pairs_limit"), number(a, "pairs_waiting"), number(a, "parked"),
-	    number(a, "tokens"), number(a, "tokens_limit"), short_bytes(number(a, "bytes"), bytes),
-	    number(a, "restarts"));
+	    look_number(a, "pairs"), look_number(a, "pairs_limit"), look_number(a, "pairs_waiting"),
+	    look_number(a, "parked"), look_number(a, "tokens"), look_number(a, "tokens_limit"),
+	    look_bytes(look_number(a, "bytes"), bytes), look_number(a, "restarts"));
 	json_array_foreach (json_object_get(a, "workers"), i, w)
-		printf("worker %lld  pid %-7lld %-9s pairs %-6lld up %s\n", number(w, "worker"), number(w, "pid"),
-		    text(w, "state"), number(w, "pairs"), short_time(number(w, "age_ms"), up));
+		printf("worker %lld  pid %-7lld %-9s pairs %-6lld up %s\n", look_number(w, "worker"),
+		    look_number(w, "pid"), look_text(w, "state"), look_number(w, "pairs"),
+		    look_time(look_number(w, "age_ms"), up));
 }
 
 int
@@ -157,7 +105,7 @@ proxy_admin_status(const struct cmd_args *args)
 	if (code != EXIT_OK)
 		return code;
 	if (args->opt[0])
-		return print_json(a);
+		return look_json(a);
 	print_status(a);
 	json_decref(a);
 	return EXIT_OK;
@@ -182,10 +130,10 @@ print_pairs(const json_t *list, size_t most)
 	json_array_foreach (list, i, p) {
 		if (i == most)
 			break;
-		printf("%-12s %-15.15s %-15.15s %6s %6s %7s %7s %2lld\n", text(p, "session"), text(p, "from"),
-		    text(p, "to"), short_time(number(p, "age_ms"), age), short_time(number(p, "idle_ms"), idle),
-		    short_bytes(number(p, "bytes_ab"), ab), short_bytes(number(p, "bytes_ba"), ba),
-		    number(p, "worker"));
+		printf("%-12s %-15.15s %-15.15s %6s %6s %7s %7s %2lld\n", look_text(p, "session"), look_text(p, "from"),
+		    look_text(p, "to"), look_time(look_number(p, "age_ms"), age),
+		    look_time(look_number(p, "idle_ms"), idle), look_bytes(look_number(p, "bytes_ab"), ab),
+		    look_bytes(look_number(p, "bytes_ba"), ba), look_number(p, "worker"));
 	}
 }
 
@@ -198,7 +146,7 @@ proxy_admin_pairs(const struct cmd_args *args)
 	if (code != EXIT_OK)
 		return code;
 	if (args->opt[0])
-		return print_json(a);
+		return look_json(a);
 	print_pairs(json_object_get(a, "pairs"), SIZE_MAX);
 	json_decref(a);
 	return EXIT_OK;
@@ -215,11 +163,12 @@ proxy_admin_tokens(const struct cmd_args *args)
 	if (code != EXIT_OK)
 		return code;
 	if (args->opt[0])
-		return print_json(a);
+		return look_json(a);
 	printf("%-12s %-20s %-20s %-7s %7s %7s\n", "SESSION", "FROM", "TO", "STATE", "AGE", "LEFT");
 	json_array_foreach (json_object_get(a, "tokens"), i, t)
-		printf("%-12s %-20.20s %-20.20s %-7s %7s %7s\n", text(t, "session"), text(t, "from"), text(t, "to"),
-		    text(t, "state"), short_time(number(t, "age_ms"), age), short_time(number(t, "left_ms"), left));
+		printf("%-12s %-20.20s %-20.20s %-7s %7s %7s\n", look_text(t, "session"), look_text(t, "from"),
+		    look_text(t, "to"), look_text(t, "state"), look_time(look_number(t, "age_ms"), age),
+		    look_time(look_number(t, "left_ms"), left));
 	json_decref(a);
 	return EXIT_OK;
 }
@@ -240,27 +189,10 @@ proxy_admin_kick(const struct cmd_args *args)
 	if (code != EXIT_OK)
 		return code;
 	if (args->opt[0])
-		return print_json(a);
-	printf("%lld pairs and %lld tokens ended\n", number(a, "pairs"), number(a, "tokens"));
+		return look_json(a);
+	printf("%lld pairs and %lld tokens ended\n", look_number(a, "pairs"), look_number(a, "tokens"));
 	json_decref(a);
 	return EXIT_OK;
-}
-
-static void
-print_story(const json_t *s)
-{
-	const json_t *step;
-	size_t i;
-
-	printf("session %s  %s -> %s  began %s\n", *text(s, "session") ? text(s, "session") : "-",
-	    *text(s, "from") ? text(s, "from") : "?", *text(s, "to") ? text(s, "to") : "?", text(s, "began"));
-	json_array_foreach (json_object_get(s, "steps"), i, step)
-		printf("  %lld %-10s %.3f ms\n", number(step, "step"), text(step, "word"),
-		    json_number_value(json_object_get(step, "ms")));
-	printf("  %s%s%s%s%s\n", text(s, "stage"), *text(s, "reason") ? ": " : "", text(s, "reason"),
-	    *text(s, "step") ? *text(s, "reason") ? ", at step " : ", next step " : "", text(s, "step"));
-	if (*text(s, "reason"))
-		printf("    why: %s\n    do:  %s\n", text(s, "why"), text(s, "help"));
 }
 
 int
@@ -273,9 +205,9 @@ proxy_admin_explain(const struct cmd_args *args)
 	if (code != EXIT_OK)
 		return code;
 	if (args->opt[0])
-		return print_json(a);
+		return look_json(a);
 	json_array_foreach (json_object_get(a, "stories"), i, s)
-		print_story(s);
+		look_story(s);
 	json_decref(a);
 	return EXIT_OK;
 }
@@ -286,8 +218,8 @@ static int
 by_bytes(const void *a, const void *b)
 {
 	const json_t *x = *(json_t *const *)a, *y = *(json_t *const *)b;
-	long long bx = number(x, "bytes_ab") + number(x, "bytes_ba"),
-		  by = number(y, "bytes_ab") + number(y, "bytes_ba");
+	long long bx = look_number(x, "bytes_ab") + look_number(x, "bytes_ba"),
+		  by = look_number(y, "bytes_ab") + look_number(y, "bytes_ba");
 
 	return bx < by ? 1 : bx > by ? -1 : 0;
 }
@@ -365,10 +297,11 @@ upgrades_of(const char *path, char **ret_why)
 
 	*ret_why = NULL;
 	if (args && admin_ask(path, "status", args, ASK_MS, &answer, err) == 0) {
-		if (strcmp(text(answer, "state"), "serving") == 0) {
-			n = number(answer, "upgrades");
-			*ret_why =
-			    json_object_get(answer, "upgrade_failed") ? strdup(text(answer, "upgrade_failed")) : NULL;
+		if (strcmp(look_text(answer, "state"), "serving") == 0) {
+			n = look_number(answer, "upgrades");
+			*ret_why = json_object_get(answer, "upgrade_failed")
+				       ? strdup(look_text(answer, "upgrade_failed"))
+				       : NULL;
 		}
 		json_decref(answer);
 	}
@@ -425,7 +358,7 @@ proxy_admin_upgrade(const struct cmd_args *args)
 			code = EXIT_UNAVAILABLE;
 		} else {
 			fprintf(stderr, "%s: not upgraded, the old program goes on: %s\n",
-			    program_invocation_short_name, text(answer, "error"));
+			    program_invocation_short_name, look_text(answer, "error"));
 			code = EXIT_FAIL;
 		}
 	}

@@ -36,33 +36,67 @@ certs_not_after(const char *file, int64_t *ret_utc_s)
 	return ok ? 0 : bio ? -EINVAL : -ENOENT;
 }
 
+static bool
+has_certificate(const struct conf_tls *const *tls, size_t i)
+{
+	if (!tls[i] || !tls[i]->certificate_file)
+		return false;
+	for (size_t k = 0; k < i; k++)
+		if (tls[k] && tls[k]->certificate_file &&
+		    strcmp(tls[k]->certificate_file, tls[i]->certificate_file) == 0)
+			return false;
+	return true;
+}
+
 void
-certs_metrics(struct evbuffer *out, const struct conf_tls *tls)
+certs_metrics_of(struct evbuffer *out, const struct conf_tls *const *tls, size_t n)
 {
 	static const struct metrics_family f = { "hyper_cert_not_after_seconds", METRICS_GAUGE,
 		"Until when our own certificate is valid, seconds since 1970." };
+	bool has_begun = false;
 	char label[512];
 	int64_t utc_s;
 
-	if (!tls || !tls->certificate_file || certs_not_after(tls->certificate_file, &utc_s) < 0)
-		return;
-	metrics_label(label, sizeof(label), "file", tls->certificate_file);
-	metrics_begin(out, &f);
-	metrics_real(out, &f, label, (double)utc_s);
+	for (size_t i = 0; i < n; i++) {
+		if (!has_certificate(tls, i) || certs_not_after(tls[i]->certificate_file, &utc_s) < 0)
+			continue;
+		if (!has_begun)
+			metrics_begin(out, &f);
+		has_begun = true;
+		metrics_label(label, sizeof(label), "file", tls[i]->certificate_file);
+		metrics_real(out, &f, label, (double)utc_s);
+	}
+}
+
+void
+certs_metrics(struct evbuffer *out, const struct conf_tls *tls)
+{
+	certs_metrics_of(out, &tls, 1);
+}
+
+json_t *
+certs_tile_of(const struct conf_tls *const *tls, size_t n)
+{
+	int64_t utc_s, first_s = INT64_MAX, days;
+
+	for (size_t i = 0; i < n; i++) {
+		if (!has_certificate(tls, i))
+			continue;
+		if (certs_not_after(tls[i]->certificate_file, &utc_s) < 0)
+			return status_tile("certificate: cannot be read", json_string("-"), "", "bad");
+		first_s = utc_s < first_s ? utc_s : first_s;
+	}
+	if (first_s == INT64_MAX)
+		return status_tile("certificate: none, plain HTTP", json_string("-"), "", "");
+	days = (first_s - clock_wall_utc_ns() / 1000000000) / DAY_S;
+	return status_tile("certificate, time left", json_integer(days), STATUS_DAYS,
+	    days < BAD_DAYS    ? "bad"
+	    : days < WARN_DAYS ? "warn"
+			       : "");
 }
 
 json_t *
 certs_tile(const struct conf_tls *tls)
 {
-	int64_t utc_s, days;
-
-	if (!tls || !tls->certificate_file)
-		return status_tile("certificate: none, plain HTTP", json_string("-"), "", "");
-	if (certs_not_after(tls->certificate_file, &utc_s) < 0)
-		return status_tile("certificate: cannot be read", json_string("-"), "", "bad");
-	days = (utc_s - clock_wall_utc_ns() / 1000000000) / DAY_S;
-	return status_tile("certificate, time left", json_integer(days), STATUS_DAYS,
-	    days < BAD_DAYS    ? "bad"
-	    : days < WARN_DAYS ? "warn"
-			       : "");
+	return certs_tile_of(&tls, 1);
 }

@@ -11,7 +11,11 @@
 
 #include "hyper/base/clock.h"
 #include "hyper/base/notify.h"
+#include "hyper/net/metrics.h"
 #include "hyper/wire/json.h"
+
+static uint64_t n_reloads;
+static bool has_failed; /* the last one */
 
 void
 reload_begin(struct reload *r)
@@ -85,6 +89,8 @@ reload_log(const struct reload *r, bool ok)
 	const json_t *e;
 	size_t i;
 
+	n_reloads++;
+	has_failed = !ok;
 	log_list(LOG_LVL_INFO, "reload_change", r->changed);
 	log_list(LOG_LVL_WARN, "reload_needs_restart", r->restart);
 	json_array_foreach (r->faults, i, e)
@@ -106,4 +112,18 @@ reload_answer(const struct reload *r, bool ok, json_t *over)
 		    "{s:b, s:O, s:O, s:o*}", "ok", 1, "changed", r->changed, "restart", r->restart, "over", over);
 	json_decref(over);
 	return json_pack("{s:b, s:O}", "ok", 0, "faults", r->faults);
+}
+
+void
+reload_metrics(struct evbuffer *out)
+{
+	static const struct metrics_family ok = { "hyper_config_last_reload_successful", METRICS_GAUGE,
+		"1 unless the last reload of settings failed." };
+	static const struct metrics_family total = { "hyper_config_reloads_total", METRICS_COUNTER,
+		"Reloads of settings, successful or not." };
+
+	metrics_begin(out, &ok);
+	metrics_uint(out, &ok, NULL, !has_failed);
+	metrics_begin(out, &total);
+	metrics_uint(out, &total, NULL, n_reloads);
 }

@@ -73,6 +73,14 @@ io_judge(struct tlsio *io, int rc)
 	return -EPIPE;
 }
 
+static uint64_t moved[2];
+
+const uint64_t *
+tlsio_moved(void)
+{
+	return moved;
+}
+
 int
 tlsio_new(struct event_base *base, int fd, SSL *ssl, void (*on_ready)(void *arg), void *arg, struct tlsio **ret)
 {
@@ -133,6 +141,8 @@ tlsio_read(struct tlsio *io, uint8_t *buf, size_t cap)
 	ERR_clear_error();
 	errno = 0;
 	rc = SSL_read(io->ssl, buf, cap < INT_MAX ? (int)cap : INT_MAX);
+	if (rc > 0)
+		moved[0] += (uint64_t)rc;
 	return rc > 0 ? rc : io_judge(io, rc);
 }
 
@@ -190,6 +200,7 @@ tlsio_flush(struct tlsio *io)
 		if (rc <= 0)
 			return io_judge(io, rc);
 		io->off += (size_t)rc;
+		moved[1] += (uint64_t)rc;
 	}
 	free(io->out);
 	io->out = NULL;

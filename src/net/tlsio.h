@@ -55,4 +55,7 @@ size_t tlsio_waiting(const struct tlsio *);
 /* After -EPIPE. */
 const struct tlsio_end *tlsio_ended(const struct tlsio *);
 
+/* Bytes that all of them have read, and written, since the start. */
+const uint64_t *tlsio_moved(void);
+
 #endif

@@ -12,6 +12,7 @@
 #include "hyper/base/clock.h"
 #include "hyper/net/certs.h"
 #include "hyper/net/metrics.h"
+#include "hyper/net/reload.h"
 #include "hyper/wire/json.h"
 
 struct sd_show {
@@ -108,6 +109,7 @@ metrics(struct evbuffer *out, void *arg)
 	}
 	metrics_begin(out, &poisoned);
 	metrics_uint(out, &poisoned, NULL, book_is_poisoned(s->book));
+	reload_metrics(out);
 	certs_metrics(out, s->conf->rpc_server->tls);
 }
 

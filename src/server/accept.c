@@ -29,6 +29,7 @@
 #include "hyper/wire/token.h"
 #include "server/ch_grpc_server.h"
 #include "server/reply.h"
+#include "server/story.h"
 #include "server/tokdial.h"
 
 /* From the token's arrival at P: A has the token's life (5 s) or accept_timeout (10 s) to come, then TLS (5 s). */
@@ -50,6 +51,7 @@ struct acceptance {
 	const struct request *req; /* borrowed until the reply */
 	struct tokdial *dial;
 	char session[SESSION_ID_MAX];
+	uint64_t story; /* story.h; 0 until it is known who asks */
 };
 
 /* What was asked, checked. Texts borrowed from the request. */
@@ -74,6 +76,7 @@ acceptance_refuse(struct acceptance *a, int code, enum end_reason reason, const 
 
 	log_warn("brokered", "side=b via=%s session=%s failed=%s reason=%s why=\"%s\"", a->req->client, a->session,
 	    broker_step_word(STEP_TOLD), end_reason_word(reason), why);
+	story_failed(a->story, broker_step_word(STEP_TOLD), end_reason_word(reason), why);
 	reply_give(&a->reply, answer, code == RPC_BROKER);
 }
 
@@ -120,8 +123,9 @@ acceptance_on_dialled(int fd, enum end_reason reason, const char *why, void *arg
 		return;
 	}
 	acceptance_log(a, &w, STEP_CONFIRMED, "");
+	story_step(a->story, STEP_CONFIRMED);
 	rc = ch_grpc_server_adopt(
-	    a->acceptor->server, fd, w.client, a->req->client, a->session, clock_now_ms() + SECURE_MS);
+	    a->acceptor->server, fd, w.client, a->req->client, a->session, a->story, clock_now_ms() + SECURE_MS);
 	if (rc < 0)
 		acceptance_refuse(a, RPC_BUSY, END_BUSY, "too many brokered connections are open");
 	else
@@ -184,6 +188,14 @@ acceptance_dial(struct acceptance *a, const struct wanted *w)
 	    a, rc == -EINVAL ? RPC_INVALID_PARAMS : RPC_INTERNAL, rc == -EINVAL ? END_BAD_REQUEST : END_INTERNAL, why);
 }
 
+static void
+acceptance_begin(struct acceptance *a, const struct wanted *w)
+{
+	token_session(&w->token, a->session);
+	a->story = story_begin(STORY_B, w->client, a->req->client, a->session);
+	story_step(a->story, STEP_TOLD);
+}
+
 int
 acceptor_deliver(void *arg, const struct request *req, deliver_cb cb, void *cb_arg)
 {
@@ -207,10 +219,10 @@ acceptor_deliver(void *arg, const struct request *req, deliver_cb cb, void *cb_a
 	if (!wanted_parse(req->params, &w, &faults)) {
 		reply_give(&a->reply, faults, false);
 	} else if (strcmp(channel, "grpc_server") != 0) {
-		token_session(&w.token, a->session);
+		acceptance_begin(a, &w);
 		acceptance_refuse(a, RPC_BROKER, END_REFUSED, "no channel accepted the request");
 	} else {
-		token_session(&w.token, a->session);
+		acceptance_begin(a, &w);
 		acceptance_dial(a, &w);
 	}
 	OPENSSL_cleanse(&w.token, sizeof(w.token));

@@ -29,6 +29,7 @@
 #include "hyper/directory/directory.h"
 #include "hyper/directory/entry.h"
 #include "hyper/wire/json.h"
+#include "server/counts.h"
 #include "server/pending.h"
 #include "server/reply.h"
 
@@ -39,6 +40,8 @@ struct flight {
 	struct request req;
 	struct pending_key *key;
 	unsigned refs; /* the caller, and each call-back that is still to come */
+	enum counts_from from;
+	int64_t begun_ns;
 	bool is_foreign;
 	bool was_refreshed; /* an unknown name was asked for once more */
 	unsigned channel;
@@ -130,12 +133,21 @@ flight_on_done(void *owner)
 	flight_unref(f);
 }
 
+/* The first answer is the one. */
+static void
+flight_answer(struct flight *f, struct rpc_answer answer, bool failed)
+{
+	if (reply_is_open(&f->reply))
+		counts_call(f->from, &answer, clock_now_ns() - f->begun_ns);
+	reply_give(&f->reply, answer, failed);
+}
+
 static void
 flight_on_deadline(void *owner)
 {
 	struct flight *f = owner;
 
-	reply_give(&f->reply,
+	flight_answer(f,
 	    rpc_fail_step(RPC_DEADLINE, END_DEADLINE, STEP_NONE, NULL, 0, "%s was not answered in time", f->req.method),
 	    false);
 }
@@ -144,11 +156,11 @@ static const struct reply_ops flight_reply_ops = { flight_on_deadline, flight_on
 
 /* An error that protocol.md 4.2 calls a broker error: text only, code 1. */
 #define flight_fail(f, reason, ...) \
-	reply_give(&(f)->reply, rpc_fail_step(RPC_BROKER, (reason), STEP_NONE, NULL, 0, __VA_ARGS__), true)
+	flight_answer((f), rpc_fail_step(RPC_BROKER, (reason), STEP_NONE, NULL, 0, __VA_ARGS__), true)
 
 /* An error with a code of its own. */
 #define flight_refuse(f, code, reason, ...) \
-	reply_give(&(f)->reply, rpc_fail_step((code), (reason), STEP_NONE, NULL, 0, __VA_ARGS__), false)
+	flight_answer((f), rpc_fail_step((code), (reason), STEP_NONE, NULL, 0, __VA_ARGS__), false)
 
 static bool
 is_own_code(int code)
@@ -177,7 +189,7 @@ flight_on_delivered(struct rpc_answer *a, bool failed, void *arg)
 	if (answer.code)
 		log_debug("call_failed", "method=%s client=%s code=%d why=\"%s\"", f->req.method, f->req.client,
 		    answer.code, answer.message ? answer.message : "");
-	reply_give(&f->reply, answer, failed && answer.code == RPC_BROKER);
+	flight_answer(f, answer, failed && answer.code == RPC_BROKER);
 	flight_unref(f);
 }
 
@@ -210,7 +222,7 @@ flight_no_channel(struct flight *f)
 		flight_fail(f, END_NOT_CONNECTED, "no channel can deliver this request");
 		return;
 	}
-	reply_give(&f->reply,
+	flight_answer(f,
 	    rpc_fail_step(RPC_NOT_CONNECTED, END_NOT_CONNECTED,
 		strcmp(to->method, "_connectionRequest") == 0 ? STEP_TOLD : STEP_NONE, NULL, b->conf->reconnect_max_ms,
 		"%s has no standing connection to %s: no channel can deliver this request", to->operator,
@@ -368,14 +380,14 @@ flight_register(struct flight *f, bool is_edge)
 		flight_fail(
 		    f, END_BAD_REQUEST, "request %s is already being processed (maybe a delivery loop)", f->req.id);
 	else if (rc == -ENOSPC || b->n_flights > b->conf->max_in_flight)
-		reply_give(&f->reply,
+		flight_answer(f,
 		    rpc_fail_step(RPC_BUSY, END_BUSY, STEP_NONE, NULL, 1000,
 			"%zu requests are in flight, the setting max_in_flight permits no more", b->n_flights),
 		    false);
 	else if (rc < 0)
 		flight_refuse(f, RPC_INTERNAL, END_INTERNAL, "internal error");
 	else if (b->bytes > b->conf->max_in_flight_bytes)
-		reply_give(&f->reply,
+		flight_answer(f,
 		    rpc_fail_step(RPC_BUSY, END_BUSY, STEP_NONE, NULL, 1000,
 			"the requests in flight take %zu bytes, the setting max_in_flight_bytes permits no more",
 			b->bytes - f->bytes),
@@ -410,6 +422,8 @@ flight_new(struct broker *b, const struct broker_in *in, deliver_cb cb, void *ar
 	f->bytes = json_weight(in->params);
 	b->bytes += f->bytes;
 	f->is_foreign = strcmp(in->client, b->conf->name) != 0;
+	f->from = f->is_foreign ? COUNTS_OPERATOR : in->is_inner ? COUNTS_SELF : COUNTS_APPLICATION;
+	f->begun_ns = clock_now_ns();
 	LIST_INSERT_HEAD(&b->flights, f, link);
 	b->n_flights++;
 	return f;
@@ -456,6 +470,12 @@ broker_drain_now(struct broker *b)
 	b->is_draining = b->is_over = true;
 	LIST_FOREACH (f, &b->flights, link)
 		flight_refuse(f, RPC_DRAINING, END_DRAINING, "the server is shutting down");
+}
+
+size_t
+broker_bytes(const struct broker *b)
+{
+	return b->bytes;
 }
 
 size_t

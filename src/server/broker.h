@@ -54,5 +54,6 @@ void broker_drain(struct broker *);
 /* And those in flight are. */
 void broker_drain_now(struct broker *);
 size_t broker_in_flight(const struct broker *);
+size_t broker_bytes(const struct broker *); /* of their parameters, about */
 
 #endif

@@ -30,6 +30,7 @@
 #include "hyper/directory/directory.h"
 #include "hyper/wire/json.h"
 #include "server/broker.h"
+#include "server/story.h"
 #include "server/tokdial.h"
 
 struct brokered {
@@ -42,6 +43,7 @@ struct brokered {
 	bool is_asking;  /* the broker owes an answer */
 	struct tokdial *dial;
 	char session[SESSION_ID_MAX];
+	uint64_t story;
 	double life_ms; /* of the token since P's receipt; 0 P did not say */
 	json_t *timeline;
 	brokered_cb cb; /* NULL: cancelled */
@@ -100,6 +102,7 @@ brokered_end(struct brokered *b, int fd, struct rpc_answer *error)
 {
 	struct brokered_end end = { .via = b->proxy,
 		.fd = fd,
+		.story = b->story,
 		.timeline = b->timeline,
 		.asked_ms = (double)b->asked_ns / 1e6 + b->shift_ms,
 		.expires_ms = b->life_ms > 0 ? (double)b->asked_ns / 1e6 + b->shift_ms + b->life_ms : 0,
@@ -119,6 +122,8 @@ brokered_fail(struct brokered *b, struct rpc_answer error, const char *step)
 {
 	log_warn("brokered", "side=a operator=%s via=%s session=%s failed=%s reason=%s why=\"%s\"", b->target, b->proxy,
 	    b->session, step, answer_reason(&error, "?"), error.message ? error.message : "");
+	story_steps(b->story, b->timeline);
+	story_failed(b->story, step, answer_reason(&error, ""), error.message ? error.message : "");
 	brokered_end(b, -1, &error);
 }
 
@@ -184,8 +189,10 @@ brokered_refused(struct brokered *b, const struct rpc_answer *a)
 		json_object_set(out, "retry_after_ms", retry);
 	if (out && help)
 		json_object_set_new(out, "help", json_string(help));
-	if (session && strlen(session) < sizeof(b->session))
+	if (session && strlen(session) < sizeof(b->session)) {
 		memcpy(b->session, session, strlen(session) + 1);
+		story_session(b->story, b->session);
+	}
 	brokered_fail(b,
 	    rpc_fail(code, out, "%s could not connect %s to %s (step %s): %s", b->proxy, b->env->conf->name, b->target,
 		step ? step : broker_step_word(STEP_ASKED),
@@ -244,7 +251,9 @@ brokered_on_answer(struct rpc_answer *answer, bool failed, void *arg)
 	}
 	token_session(&token, b->session);
 	b->life_ms = json_number_value(json_object_get(result, "expires_ms"));
+	story_session(b->story, b->session);
 	brokered_read_timeline(b, json_object_get(result, "timeline"));
+	story_steps(b->story, b->timeline);
 	log_info("brokered", "side=a operator=%s via=%s session=%s step=%s endpoint=%s", b->target, b->proxy,
 	    b->session, broker_step_word(STEP_ANSWERED), endpoint);
 	brokered_dial(b, endpoint, &token);
@@ -303,6 +312,7 @@ brokered_start(const struct brokered_env *env, const char *target, const char *p
 	}
 	log_debug(
 	    "brokered", "side=a operator=%s via=%s session= step=%s", target, proxy, broker_step_word(STEP_ASKED));
+	b->story = story_begin(STORY_A, target, proxy, "");
 	*ret = b;
 	return 0;
 }
@@ -313,6 +323,7 @@ brokered_cancel(struct brokered *b)
 	if (!b)
 		return;
 	b->cb = NULL;
+	story_failed(b->story, broker_step_word(brokered_step(b)), end_reason_word(END_STOPPED), "given up");
 	if (!b->is_asking)
 		brokered_free(b);
 }

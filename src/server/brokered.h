@@ -26,6 +26,7 @@ struct brokered_end {
 	const char *via;              /* the proxy */
 	int fd;                       /* given: connected, token sent, TLS comes next; -1: failed */
 	char session[SESSION_ID_MAX]; /* "" before P has answered */
+	uint64_t story;               /* story.h */
 	json_t *timeline;             /* step -> ms since P was asked; json_incref() to keep; may be NULL */
 	double asked_ms;              /* monotonic: where the timeline starts */
 	double expires_ms;            /* monotonic: when the token's life is over; 0 P did not say */

@@ -32,6 +32,7 @@
 #include "server/internal.h"
 #include "server/pin.h"
 #include "server/servercall.h"
+#include "server/story.h"
 
 struct gconn {
 	TAILQ_ENTRY(gconn) link;
@@ -41,6 +42,7 @@ struct gconn {
 	char *expected;     /* NULL: any pinned name */
 	char *via;          /* NULL: accepted by the listener */
 	char session[SESSION_ID_MAX];
+	uint64_t story; /* story.h */
 	int64_t since_ms;
 	uint64_t calls;
 	bool has_ended; /* and a line about it was written */
@@ -98,6 +100,9 @@ gconn_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 	}
 	g->names = names;
 	g->since_ms = clock_now_ms();
+	story_step(g->story, STEP_PAIRED);
+	story_step(g->story, STEP_SECURED);
+	story_paired(g->story);
 	log_info(g->via ? "brokered" : "grpc_accepted", "side=b operator=%s via=%s session=%s step=%s", names.v[0],
 	    g->via ? g->via : "", g->session, g->via ? broker_step_word(STEP_SECURED) : "");
 	return true;
@@ -106,6 +111,8 @@ gconn_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 static void
 gconn_free(struct gconn *g)
 {
+	story_failed(g->story, broker_step_word(STEP_PAIRED), end_reason_word(END_STOPPED), "stopping");
+	story_ended(g->story, END_STOPPED, "stopping");
 	if (g->via && g->names.n && !g->has_ended)
 		log_info("grpc_closed", "side=b operator=%s via=%s session=%s reason=%s why=stopping", g->names.v[0],
 		    g->via, g->session, end_reason_word(END_STOPPED));
@@ -130,6 +137,9 @@ gconn_on_closed(struct grpc_conn *conn, enum end_reason reason, const char *why,
 		return;
 	}
 	g->has_ended = true;
+	story_ended(g->story, reason, why);
+	story_failed(g->story, broker_step_word(grpc_conn_heard_ms(conn) ? STEP_SECURED : STEP_PAIRED),
+	    end_reason_word(reason), why);
 	if (g->via && !g->names.n)
 		log_warn("brokered", "side=b operator=%s via=%s session=%s failed=%s reason=%s why=\"%s\"", g->expected,
 		    g->via, g->session, broker_step_word(grpc_conn_heard_ms(conn) ? STEP_SECURED : STEP_PAIRED),
@@ -308,8 +318,8 @@ listener_on_conn(struct grpc_conn *conn, void *arg)
 }
 
 int
-ch_grpc_server_adopt(
-    struct ch_grpc_server *ch, int fd, const char *client, const char *via, const char *session, int64_t deadline_ms)
+ch_grpc_server_adopt(struct ch_grpc_server *ch, int fd, const char *client, const char *via, const char *session,
+    uint64_t story, int64_t deadline_ms)
 {
 	struct gconn *g = ch->n_adopted < GRPC_SERVER_MAX_ADOPTED ? gconn_new(ch) : NULL;
 	int64_t left_ms = deadline_ms - clock_now_ms();
@@ -319,6 +329,7 @@ ch_grpc_server_adopt(
 		fd_close(&fd);
 		return -ENOBUFS;
 	}
+	g->story = story;
 	g->expected = strdup(client);
 	g->via = strdup(via);
 	ch->n_adopted += g->via != NULL;

@@ -33,7 +33,7 @@ void ch_grpc_server_apply(struct ch_grpc_server *, const struct conf_hyper *, st
  * failure): from now on like an accepted one, but the TLS client must be
  * `client`, and it has until `deadline_ms` to come and finish TLS. 0 or -errno. */
 int ch_grpc_server_adopt(struct ch_grpc_server *, int fd, const char *client, const char *via, const char *session,
-    int64_t deadline_ms) ATTR_MUST_USE;
+    uint64_t story, int64_t deadline_ms) ATTR_MUST_USE;
 
 /* Stops listening. NULL is fine. */
 void ch_grpc_server_deafen(struct ch_grpc_server *);

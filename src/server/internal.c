@@ -113,18 +113,23 @@ internal_directory(struct internal *in, const struct request *req)
 	return rpc_ok(json_pack("{s:o}", "entries", entries));
 }
 
+json_t *
+internal_connections_list(const struct internal *in)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < in->n_listers && list; i++)
+		in->lister[i].list(in->lister[i].arg, list);
+	return list;
+}
+
 static struct rpc_answer
 internal_connections(struct internal *in, const struct request *req)
 {
-	json_t *list;
-
 	if (strcmp(req->client, in->conf->name) != 0)
 		return rpc_fail_step(RPC_DENIED, END_DENIED, STEP_NONE, NULL, 0,
 		    "Permission denied for method '%s' and client '%s'", req->addr.method, req->client);
-	list = json_array();
-	for (unsigned i = 0; i < in->n_listers && list; i++)
-		in->lister[i].list(in->lister[i].arg, list);
-	return rpc_ok(json_pack("{s:o}", "connections", list));
+	return rpc_ok(json_pack("{s:o}", "connections", internal_connections_list(in)));
 }
 
 static const struct {

@@ -28,6 +28,9 @@ void internal_set_accept(struct internal *, internal_accept, void *arg);
 typedef void (*internal_list)(void *arg, json_t *array);
 void internal_add_lister(struct internal *, internal_list, void *arg);
 
+/* All of them. A new array; NULL when out of memory. */
+json_t *internal_connections_list(const struct internal *);
+
 /* One such object, appended. `timeline` is borrowed and may be NULL. */
 struct connection_line {
 	const char *name;

@@ -80,4 +80,7 @@ void server_stop_fini(struct server *);
  * net/reload.h, taken; NULL when out of memory. */
 json_t *server_reload(struct server *, bool dry);
 
+/* tell.c: the answer to a verb that only looks. Taken; NULL when out of memory. */
+json_t *server_tell(const struct server *, const char *verb, const json_t *args);
+
 #endif

@@ -38,6 +38,7 @@
 #include "hyper/directory/entry.h"
 #include "server/internal.h"
 #include "server/pool_impl.h"
+#include "server/story.h"
 
 static const struct {
 	const char *name;
@@ -174,6 +175,7 @@ target_on_brokered(const struct brokered_end *end, void *arg)
 	}
 	l = link_new(t, end->via);
 	if (l) {
+		l->story = end->story;
 		l->asked_ms = end->asked_ms;
 		l->expires_ms = end->expires_ms;
 		l->timeline = json_incref(end->timeline);
@@ -184,6 +186,7 @@ target_on_brokered(const struct brokered_end *end, void *arg)
 			link_free(l);
 		else
 			fd_close(&fd);
+		story_failed(end->story, broker_step_word(STEP_PAIRED), end_reason_word(END_INTERNAL), "out of memory");
 		target_fail(t, &oom, "out of memory");
 		return;
 	}
@@ -195,15 +198,19 @@ target_on_brokered(const struct brokered_end *end, void *arg)
 static int
 target_dial(struct target *t, const char *address)
 {
+	uint64_t story = story_begin(STORY_A, t->name, "", "");
 	struct link *l = link_new(t, "");
 	int rc = -ENOMEM;
 
-	if (l)
+	if (l) {
+		l->story = story;
 		rc = link_dial(l, address);
+	}
 	if (rc < 0) {
 		struct rpc_answer error = rpc_fail_step(RPC_CHANNEL, END_UNREACHABLE, STEP_NONE, NULL, 0,
 		    "%s cannot be dialled at '%s': %s", t->name, address, strerror(-rc));
 
+		story_failed(story, "", end_reason_word(END_UNREACHABLE), error.message ? error.message : "");
 		if (l)
 			link_free(l);
 		target_enter(t, TARGET_SECURING, address);

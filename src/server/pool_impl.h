@@ -48,7 +48,8 @@ struct link {
 	struct names names; /* what the peer's certificate was pinned for */
 	char *via;          /* "" dialled directly */
 	char session[SESSION_ID_MAX];
-	json_t *timeline;  /* may be NULL */
+	json_t *timeline; /* may be NULL */
+	uint64_t story;
 	double asked_ms;   /* monotonic; where the timeline starts */
 	double expires_ms; /* monotonic; when the token's life is over, 0 not known */
 	int64_t since_ms;

@@ -21,6 +21,7 @@
 #include "hyper/base/clock.h"
 #include "hyper/base/log.h"
 #include "server/pin.h"
+#include "server/story.h"
 
 #define CONNECT_MS 10000 /* resolving, TCP, TLS; brokered: TLS alone, which waits for B to come */
 
@@ -33,6 +34,7 @@ link_log_end(struct link *l, enum end_reason reason, const char *why)
 		log_info("connection_lost",
 		    "side=a operator=%s via=%s session=%s calls=%" PRIu64 " reason=%s why=\"%s\"", l->name,
 		    l->via ? l->via : "", l->session, l->calls, end_reason_word(reason), why);
+	story_ended(l->story, reason, why);
 	l->has_ended = true;
 }
 
@@ -106,9 +108,10 @@ link_on_secured(struct grpc_conn *conn, const struct tls_peer *peer, void *arg)
 	if (l->was_unpinned || !t)
 		return false;
 	l->since_ms = clock_now_ms();
-	if (*l->via) {
+	if (*l->via)
 		link_add_steps(l);
-	}
+	story_steps(l->story, l->timeline);
+	story_paired(l->story);
 	log_info(*l->via ? "brokered" : "connected", "side=a operator=%s via=%s session=%s step=%s ms=%.0f", l->name,
 	    l->via, l->session, *l->via ? broker_step_word(STEP_SECURED) : "", (double)l->since_ms - l->asked_ms);
 	target_enter(t, TARGET_READY, "secured");
@@ -146,23 +149,32 @@ link_error(const struct link *l, enum end_reason reason, const char *why)
 	    RPC_CHANNEL, reason, STEP_NONE, NULL, 0, "%s could not reach %s: %s", l->pool->hyper->name, l->name, why);
 }
 
+/* Before it came to be. */
+static void
+link_log_failed(const struct link *l, enum end_reason reason, const char *why)
+{
+	const char *step = *l->via ? broker_step_word(grpc_conn_heard_ms(l->conn) ? STEP_SECURED : STEP_PAIRED) : "";
+
+	log_warn(*l->via ? "brokered" : "connect_failed",
+	    "side=a operator=%s via=%s session=%s failed=%s reason=%s why=\"%s\"", l->name, l->via, l->session, step,
+	    end_reason_word(reason), why);
+	story_failed(l->story, step, end_reason_word(reason), why);
+}
+
 static void
 link_on_closed(struct grpc_conn *conn, enum end_reason reason, const char *why, void *arg)
 {
 	struct link *l = arg;
 	struct target *t = l->target;
 
+	(void)conn;
 	if (t) {
 		struct rpc_answer error = link_error(l, reason, why);
 
 		if (link_has_expired(l, reason))
 			reason = END_EXPIRED;
 		if (t->state == TARGET_SECURING)
-			log_warn(*l->via ? "brokered" : "connect_failed",
-			    "side=a operator=%s via=%s session=%s failed=%s reason=%s why=\"%s\"", l->name, l->via,
-			    l->session,
-			    *l->via ? broker_step_word(grpc_conn_heard_ms(conn) ? STEP_SECURED : STEP_PAIRED) : "",
-			    end_reason_word(l->was_unpinned ? END_TLS : reason), error.message ? error.message : why);
+			link_log_failed(l, l->was_unpinned ? END_TLS : reason, error.message ? error.message : why);
 		else
 			link_log_end(l, reason, why);
 		if (t->state == TARGET_READY)

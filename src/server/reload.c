@@ -27,7 +27,6 @@
 #include "hyper/net/rpcserver.h"
 #include "hyper/net/tls.h"
 #include "hyper/settings/settings.h"
-#include "server/counts.h"
 #include "server/parts.h"
 
 #define ERR_MAX ((size_t)DIRECTORY_ERR_MAX)
@@ -179,10 +178,8 @@ server_reload(struct server *s, bool dry)
 		held_over = over(s, &n);
 	if (rc == 0 && !dry)
 		apply(s, &n);
-	if (!dry) {
-		counts_reload(rc == 0);
+	if (!dry)
 		reload_log(&n.report, rc == 0);
-	}
 	ret = reload_answer(&n.report, rc == 0, held_over);
 	next_fini(&n);
 	return ret;

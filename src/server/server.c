@@ -31,6 +31,7 @@
 #include "hyper/net/admin.h"
 #include "hyper/net/linger.h"
 #include "server/parts.h"
+#include "server/show.h"
 
 #define STOP_MS       300 /* for the other operators to close their ends */
 #define STOP_MAX_RUNS 50
@@ -89,7 +90,7 @@ server_on_admin(struct admin_call *call, const char *verb, const json_t *args, v
 	if (strcmp(verb, "stop") == 0)
 		server_stop_on_admin(s, call, args);
 	else if (strcmp(verb, "reload") != 0)
-		admin_answer(call, admin_error("this message server knows no verb %s", verb));
+		admin_answer(call, server_tell(s, verb, args));
 	else if (s->state != SERVER_SERVING)
 		admin_answer(call, admin_error("%s: ask again when it serves", server_state_word(s)));
 	else
@@ -207,6 +208,8 @@ server_init(struct server *s)
 	}
 	for (size_t i = 0; rc == 0 && i < s->conf->n_channels; i++)
 		rc = server_add_channel(s, &s->conf->channels[i], err);
+	if (rc == 0 && s->conf->metrics && s->conf->metrics->bind_address)
+		rc = server_show_new(s, &s->show, err);
 	if (rc == 0 && s->conf->admin_socket)
 		rc = admin_new(s->base, s->conf->admin_socket, server_on_admin, s, &s->admin, err);
 	if (rc < 0) {
@@ -238,6 +241,7 @@ server_fini(struct server *s)
 	if (s->base)
 		linger_wait(s->base, STOP_MS);
 	ch_rpc_server_close(s->rpc_server);
+	server_show_free(s->show);
 	directory_free(s->dir);
 	broker_free(s->broker);
 	standing_free(s->standing);
@@ -260,9 +264,9 @@ hyper_server_run(const struct conf_hyper *conf)
 	if (server_init(&s) == 0) {
 		notify_describe(server_describe, &s);
 		server_enter(&s, SERVER_SERVING, "all parts are made");
-		daemon_ready("name=%s jsonrpc_port=%u grpc_port=%u", conf->name,
+		daemon_ready("name=%s jsonrpc_port=%u grpc_port=%u metrics_port=%u", conf->name,
 		    s.rpc_server ? ch_rpc_server_port(s.rpc_server) : 0,
-		    s.grpc_server ? ch_grpc_server_port(s.grpc_server) : 0);
+		    s.grpc_server ? ch_grpc_server_port(s.grpc_server) : 0, server_show_port(s.show));
 		code = daemon_run(s.daemon);
 	}
 	server_fini(&s);

@@ -21,4 +21,9 @@ void certs_metrics(struct evbuffer *out, const struct conf_tls *tls);
 /* Days left as a tile: "warn" below 30, "bad" below 7. NULL when out of memory. */
 json_t *certs_tile(const struct conf_tls *tls);
 
+/* Both for several; a file that stands there twice is one. The tile tells of the one that ends first. */
+#define CERTS_MAX 8
+void certs_metrics_of(struct evbuffer *out, const struct conf_tls *const *tls, size_t n);
+json_t *certs_tile_of(const struct conf_tls *const *tls, size_t n);
+
 #endif

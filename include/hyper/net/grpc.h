@@ -110,6 +110,9 @@ struct grpc_conn *grpc_stream_conn(struct grpc_stream *);
  * once more cannot do anything twice. */
 bool grpc_stream_was_untouched(const struct grpc_stream *);
 
+/* Bytes of HTTP/2 that all connections have received [0] and sent [1] since the start. */
+const uint64_t *grpc_bytes(void);
+
 /* Listening server: rate limits, cap on connections, handshake deadline 5 s.
  * `on_conn` gets each accepted connection (given to it) before its handshake
  * and returns the `arg` for `ops`. `conf` is borrowed until grpc_listener_free(). */

@@ -47,4 +47,8 @@ void reload_log(const struct reload *, bool ok);
  *   { "ok": false, "faults": [text] } */
 json_t *reload_answer(const struct reload *, bool ok, json_t *over);
 
+/* hyper_config_last_reload_successful and hyper_config_reloads_total, as reload_log() was told since the start. */
+struct evbuffer;
+void reload_metrics(struct evbuffer *out);
+
 #endif
