@@ -66,10 +66,21 @@ reload_step(struct reload *r, int rc)
 	return rc < 0 ? reload_fault(r, "", strerror(-rc)) : 0;
 }
 
-void
-reload_apply_log(const char *program, enum log_level level, enum log_format format, enum log_ip ip)
+int
+reload_open_log(struct reload *r, const char *program, const char *now, const struct log_conf *c)
 {
-	log_inherit(program, &(struct log_shared){ .level = level, .format = format, .ip = ip, .to = log_share().to });
+	char err[LOG_ERR_MAX];
+
+	if (strcmp(now, c->to) == 0 || log_setup(program, c, err) == 0)
+		return 0;
+	return reload_fault(r, "log", err);
+}
+
+void
+reload_apply_log(const char *program, const struct log_conf *c)
+{
+	log_inherit(
+	    program, &(struct log_shared){ .level = c->level, .format = c->format, .ip = c->ip, .to = log_share().to });
 }
 
 static void

@@ -220,6 +220,8 @@ void side_failed(struct relay_pair *, struct side *);
 /* --- vanished.c --- */
 
 void vanished_init(struct relay *);
+/* keep.user_timeout_ms is another one: the time that nothing was heard begins anew. */
+void vanished_changed(struct relay *);
 /* Bytes were delivered, or it is new: it is open. */
 void vanished_note(struct relay *, struct relay_pair *);
 /* It is about to leave its place in r->alive. */
@@ -233,6 +235,9 @@ int64_t vanished_next_ms(const struct relay *);
 /* --- sock.c --- */
 
 void sock_tune(int fd, const struct relay_keep *);
+
+/* Of a socket that was tuned: what differs between the two. */
+void sock_rekeep(int fd, const struct relay_keep *was, const struct relay_keep *now);
 
 /* Taking the error from the socket is what makes a reset known even while its direction is stalled. An errno, 0 none. */
 int sock_take_error(int fd);

@@ -22,7 +22,7 @@
 static int
 private_init(struct relay *r)
 {
-	size_t size = PRIVATE_SEATS * sizeof(struct relay_seat) + (PRIVATE_PIPES + 1) * sizeof(uint64_t);
+	size_t size = PRIVATE_SEATS * sizeof(struct relay_seat) + (PRIVATE_PIPES + 2) * sizeof(uint64_t);
 	char *m = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (m == MAP_FAILED)
@@ -36,6 +36,7 @@ private_init(struct relay *r)
 		.n_pipes = PRIVATE_PIPES,
 	};
 	r->ledger.turn = r->ledger.pipes + PRIVATE_PIPES;
+	r->ledger.used_seats = r->ledger.turn + 1;
 	return 0;
 }
 
@@ -72,6 +73,7 @@ seat_take(struct relay *r, uint64_t id, uint64_t bytes_ab, uint64_t bytes_ba, ui
 		seat = &r->ledger.seats[r->next_seat++];
 	else
 		return NULL;
+	__atomic_store_n(r->ledger.used_seats, r->next_seat, __ATOMIC_RELAXED); /* before `pair` below */
 	__atomic_store_n(&seat->bytes_ab, bytes_ab, __ATOMIC_RELAXED);
 	__atomic_store_n(&seat->bytes_ba, bytes_ba, __ATOMIC_RELAXED);
 	__atomic_store_n(&seat->flags, flags, __ATOMIC_RELAXED);

@@ -334,6 +334,44 @@ relay_orphan(struct relay *r)
 
 /* --- the engine ------------------------------------------------------------ */
 
+/* How exactly active_ms was kept is part of it: nobody ends too early because that was coarser before. */
+static void
+limits_change(struct relay *r)
+{
+	int64_t grain_ms = r->grain_ms, late_ms;
+	struct relay_pair *p;
+
+	limits_init(r);
+	late_ms = grain_ms - r->grain_ms;
+	for (int half = 0; half < 2 && late_ms > 0; half++)
+		TAILQ_FOREACH (p, &r->alive[half], all)
+			p->active_ms = p->active_ms + late_ms < r->now_ms ? p->active_ms + late_ms : r->now_ms;
+}
+
+void
+relay_apply(struct relay *r, const struct relay_conf *conf)
+{
+	const struct relay_keep was = r->conf.keep;
+	struct relay_pair *p;
+
+	r->now_ms = clock_now_ms();
+	r->pool.pipe_size = r->conf.pipe_size = conf->pipe_size;
+	r->pool.copy_mode = r->conf.copy_mode = conf->copy_mode;
+	r->pool.max_idle = conf->copy_mode ? 0 : r->conf.max_pipes; /* nobody will want them */
+	r->conf.copy_small = conf->copy_small;
+	r->conf.idle_timeout_ms = conf->idle_timeout_ms;
+	r->conf.half_closed_timeout_ms = conf->half_closed_timeout_ms;
+	r->conf.keep = conf->keep;
+	limits_change(r);
+	if (was.user_timeout_ms != r->conf.keep.user_timeout_ms)
+		vanished_changed(r);
+	for (int half = 0; half < 2; half++)
+		TAILQ_FOREACH (p, &r->alive[half], all) {
+			sock_rekeep(p->side[A].fd, &was, &r->conf.keep);
+			sock_rekeep(p->side[B].fd, &was, &r->conf.keep);
+		}
+}
+
 struct relay *
 relay_new(const struct relay_conf *conf, relay_on_end on_end, void *arg)
 {

@@ -76,6 +76,23 @@ sock_tune(int fd, const struct relay_keep *keep)
 	relay_tune_listener(fd, keep);
 }
 
+void
+sock_rekeep(int fd, const struct relay_keep *was, const struct relay_keep *now)
+{
+	if (was->idle_s == now->idle_s && was->interval_s == now->interval_s && was->count == now->count)
+		return;
+	if (was->idle_s == 0 || now->idle_s == 0) {
+		sock_keep(fd, now);
+		return;
+	}
+	if (was->idle_s != now->idle_s)
+		set_opt(fd, IPPROTO_TCP, TCP_KEEPIDLE, now->idle_s);
+	if (was->interval_s != now->interval_s)
+		set_opt(fd, IPPROTO_TCP, TCP_KEEPINTVL, now->interval_s);
+	if (was->count != now->count)
+		set_opt(fd, IPPROTO_TCP, TCP_KEEPCNT, now->count);
+}
+
 int
 sock_take_error(int fd)
 {

@@ -133,6 +133,22 @@ vanished_init(struct relay *r)
 	r->look_list = -1;
 }
 
+void
+vanished_changed(struct relay *r)
+{
+	struct relay_pair *p;
+
+	for (int half = 0; half < 2; half++)
+		TAILQ_FOREACH (p, &r->alive[half], all) {
+			/* in units of the old one */
+			p->side[A].stuck = p->side[B].stuck = 0;
+			if (r->conf.keep.user_timeout_ms > 0)
+				vanished_note(r, p);
+			else
+				vanished_forget(r, p);
+		}
+}
+
 /* The next one in the round, NULL: it is over. */
 static struct relay_pair *
 next_look(struct relay *r)

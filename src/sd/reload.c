@@ -36,8 +36,10 @@ sd_reload(const struct conf_sd *conf, struct rpc_server *server, struct book *bo
 		rc = reload_fault(&report, "jsonrpc_server", err);
 	if (rc == 0 && book_prepare(book, fresh, &trust, err) < 0)
 		rc = reload_fault(&report, "directory", err);
+	if (rc == 0 && !dry) /* the last that can fail: it changes something */
+		rc = reload_open_log(&report, "sd", conf->log, CONF_LOG(fresh));
 	if (rc == 0 && !dry) {
-		reload_apply_log("sd", fresh->log_level, fresh->log_format, fresh->log_ip);
+		reload_apply_log("sd", CONF_LOG(fresh));
 		rpc_server_apply(server, next);
 		book_apply(book, trust);
 		*ret_conf = fresh;

@@ -134,7 +134,7 @@ static void
 apply(struct server *s, struct next *n)
 {
 	BUG_ON(n->conf->n_channels != s->conf->n_channels);
-	reload_apply_log("hyper", n->conf->log_level, n->conf->log_format, n->conf->log_ip);
+	reload_apply_log("hyper", CONF_LOG(n->conf));
 	directory_apply(s->dir, n->dir);
 	broker_apply(s->broker, n->conf);
 	internal_apply(s->internal, n->conf);
@@ -174,6 +174,8 @@ server_reload(struct server *s, bool dry)
 		rc = reload_step(&n.report, settings_carry_hyper(n.conf, s->conf, reload_note_change, &n.report));
 	if (rc == 0)
 		rc = prepare(s, &n);
+	if (rc == 0 && !dry) /* the last that can fail: it changes something */
+		rc = reload_open_log(&n.report, "hyper", s->conf->log, CONF_LOG(n.conf));
 	if (rc == 0)
 		held_over = over(s, &n);
 	if (rc == 0 && !dry)

@@ -189,7 +189,7 @@ static const struct cfg_option metrics_dropped[] = {
 	  .help = "Least important lines that are logged." }
 #define LOG(s) \
 	LOG_LEVEL(s), \
-	{ .key = "log", .type = CFG_T_LOG, AT(s, log), .def = "stderr", .needs_restart = true, \
+	{ .key = "log", .type = CFG_T_LOG, AT(s, log), .def = "stderr", \
 	  .help = "Where lines go: stderr, syslog, syslog:/socket, or file:/path, which SIGUSR1 opens again." }, \
 	{ .key = "log_format", .type = CFG_T_WORD, .words = log_formats, AT(s, log_format), .def = "text", \
 	  .help = "text: key=value; json: an object a line." }, \
@@ -452,24 +452,24 @@ static const struct cfg_option public[] = {
 	{ .key = "max_pairs_per_operator", .type = CFG_T_INTEGER, FROM(0, 1048576), .def = "0", .unit = "pairs",
 	  AT(conf_proxy_public, max_pairs_per_operator), .help = "Joined connections of each calling operator. 0: no limit." },
 	{ .key = "bytes_per_second_per_operator", .type = CFG_T_INTEGER, FROM(0, 1099511627776), .def = "0", .unit = "bytes",
-	  AT(conf_proxy_public, bytes_per_second_per_operator), .needs_restart = true, .help = "What all pairs of each calling operator may move, both directions together. 0: no limit." },
+	  AT(conf_proxy_public, bytes_per_second_per_operator), .help = "What all pairs of each calling operator may move, both directions together. 0: no limit." },
 	{ .key = "pipe_size", .type = CFG_T_INTEGER, FROM(4096, 1048576), .def = "262144", .unit = "bytes",
 	  AT(conf_proxy_public, pipe_size), .help = "Size of each pipe that bytes are spliced through." },
-	{ .key = "copy_mode", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_mode), .needs_restart = true, .def = "false",
+	{ .key = "copy_mode", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_mode), .def = "false",
 	  .help = "Copy bytes instead of splicing them; to compare the two." },
-	{ .key = "copy_small_messages", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_small_messages), .needs_restart = true, .def = "false",
+	{ .key = "copy_small_messages", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_small_messages), .def = "false",
 	  .help = "Copy what is small, which costs less CPU; a killed worker may then cost a pair that was busy." },
-	{ .key = "idle_timeout", SECONDS(0, 31536000, "0"), AT(conf_proxy_public, idle_timeout_ms), .needs_restart = true,
+	{ .key = "idle_timeout", SECONDS(0, 31536000, "0"), AT(conf_proxy_public, idle_timeout_ms),
 	  .help = "A pair over which no byte went for so long ends. 0: never." },
-	{ .key = "half_closed_timeout", SECONDS(0, 31536000, "0"), AT(conf_proxy_public, half_closed_timeout_ms), .needs_restart = true,
+	{ .key = "half_closed_timeout", SECONDS(0, 31536000, "0"), AT(conf_proxy_public, half_closed_timeout_ms),
 	  .help = "The same once one of its peers has ended its stream. 0: idle_timeout." },
-	{ .key = "keepalive_idle", SECONDS(1, 32767, "15"), AT(conf_proxy_public, keepalive_idle_ms), .needs_restart = true,
+	{ .key = "keepalive_idle", SECONDS(1, 32767, "15"), AT(conf_proxy_public, keepalive_idle_ms),
 	  .help = "Silence of a pair's peer after which TCP asks whether it is there; whole seconds." },
-	{ .key = "keepalive_interval", SECONDS(1, 32767, "5"), AT(conf_proxy_public, keepalive_interval_ms), .needs_restart = true,
+	{ .key = "keepalive_interval", SECONDS(1, 32767, "5"), AT(conf_proxy_public, keepalive_interval_ms),
 	  .help = "How long it waits for the answer; whole seconds." },
 	{ .key = "keepalive_count", .type = CFG_T_INTEGER, FROM(1, 127), .def = "3", .unit = "probes",
-	  AT(conf_proxy_public, keepalive_count), .needs_restart = true, .help = "Unanswered ones after which the peer is gone." },
-	{ .key = "user_timeout", SECONDS(0, 86400, "30"), AT(conf_proxy_public, user_timeout_ms), .needs_restart = true,
+	  AT(conf_proxy_public, keepalive_count), .help = "Unanswered ones after which the peer is gone." },
+	{ .key = "user_timeout", SECONDS(0, 86400, "30"), AT(conf_proxy_public, user_timeout_ms),
 	  .help = "A peer that answers nothing for so long while bytes are on their way is gone. 0: the kernel's, a quarter of an hour." },
 	DATASTORE("the proxy keeps its tokens in memory; remove the key"),
 	END

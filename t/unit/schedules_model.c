@@ -651,6 +651,8 @@ model_take_seat(struct mpair *p)
 		worker_ledger_pipes(proc->ledger)[p->pipe[i]] = p->id << 1 | (unsigned)i;
 		proc->is_lent[p->pipe[i]] = false;
 	}
+	if (proc->ledger->used_seats <= (unsigned)p->seat)
+		proc->ledger->used_seats = (unsigned)p->seat + 1;
 	seats[p->seat] = (struct relay_seat){ p->id, p->bytes[0], p->bytes[1], p->flags, 0 };
 }
 

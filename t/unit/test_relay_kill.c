@@ -32,7 +32,7 @@
 enum { PAIRS = 6, PIPES = 16, SEATS = 8, TOTAL_MAX = 300000, KILLS = 300, LIMIT_MS = 60000 };
 
 struct shared {
-	uint64_t turn;
+	uint64_t turn, used_seats;
 	uint64_t pipes[PIPES];
 	struct relay_seat seats[SEATS];
 };
@@ -106,7 +106,7 @@ child_run(void)
 		.copy_mode = t.copy_mode,
 		.holds_seats = true,
 		.on_want = child_on_want,
-		.ledger = { &t.shared->turn, t.shared->pipes, t.shared->seats, PIPES, SEATS },
+		.ledger = { &t.shared->turn, t.shared->pipes, t.shared->seats, PIPES, SEATS, &t.shared->used_seats },
 	};
 	struct relay *r = relay_new(&conf, child_on_end, NULL);
 	struct epoll_event ev[16];

@@ -165,6 +165,7 @@ slot_begin(struct slot *s)
 	assert_int_equal(ledger_new(N_PIPES, N_SEATS, &fd, &s->ledger), 0);
 	s->map = mmap(NULL, worker_ledger_size(N_PIPES, N_SEATS), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	assert_ptr_not_equal(s->map, MAP_FAILED);
+	s->map->used_seats = N_SEATS;
 	close(fd);
 }
 

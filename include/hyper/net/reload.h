@@ -36,8 +36,12 @@ void reload_note_change(const char *key, const char *before, const char *after, 
 /* The outcome of settings_carry_*() or another step that has no words of its own. Returns 0 or -EINVAL. */
 int reload_step(struct reload *, int rc);
 
+/* Where lines go, if that is not where they go `now`: the last step that can fail, as it is changed at once. 0, or -EINVAL
+ * noted as a fault with the old log kept. Level, format and addresses come with it. */
+int reload_open_log(struct reload *, const char *program, const char *now, const struct log_conf *) ATTR_MUST_USE;
+
 /* Log level, format and addresses of the new settings; where lines go stays. */
-void reload_apply_log(const char *program, enum log_level, enum log_format, enum log_ip);
+void reload_apply_log(const char *program, const struct log_conf *);
 
 /* The end of what notify_reloading() told the service manager. Lines: reload_change and reload_needs_restart for each key, reload_fault for each fault, then reloaded or reload_failed. */
 void reload_log(const struct reload *, bool ok);

@@ -49,11 +49,12 @@ _Static_assert(sizeof(struct worker_stats) == 464, "docs/shm.md");
  * fills in the head and never writes again; `turn` and all that follows is the worker's, in plain 64-bit stores. */
 struct worker_ledger {
 	uint32_t magic;
-	uint32_t version; /* 1 */
-	uint32_t n_pipes; /* pipe numbers are below this */
-	uint32_t n_seats; /* most pairs at once */
-	uint64_t turn;    /* the pair whose turn is in progress; 0 between turns */
-	uint64_t reserved[5];
+	uint32_t version;    /* 1 */
+	uint32_t n_pipes;    /* pipe numbers are below this */
+	uint32_t n_seats;    /* seats, for most pairs at once */
+	uint64_t turn;       /* the pair whose turn is in progress; 0 between turns */
+	uint64_t used_seats; /* seats from this one on were never taken */
+	uint64_t reserved[4];
 	/* uint64_t pipes[n_pipes], then struct relay_seat seats[n_seats] */
 };
 _Static_assert(offsetof(struct worker_ledger, turn) == 16, "docs/shm.md");

@@ -55,6 +55,7 @@ struct relay_ledger {
 	uint64_t *pipes; /* [n_pipes] 0: empty and in the pool; else pair << 1 | direction (0: a to b) */
 	struct relay_seat *seats;
 	uint32_t n_pipes, n_seats; /* pipe numbers are below n_pipes; no more than n_seats pairs at once */
+	uint64_t *used_seats;      /* seats from this one on were never taken */
 };
 
 /* --- an engine ------------------------------------------------------------- */
@@ -105,6 +106,11 @@ struct relay *relay_new(const struct relay_conf *, relay_on_end, void *arg);
 
 /* Pairs that still live are closed (END_STOPPED, reported). NULL is fine. */
 void relay_free(struct relay *);
+
+/* What `conf` says of pipe_size, copy_mode, copy_small, time-outs and keepalive holds from now on, the rest is not looked
+ * at. Time-outs and keepalive: also for pairs that live. Copying: for what moves next; what a pipe or a buffer holds
+ * leaves it as it came. */
+void relay_apply(struct relay *, const struct relay_conf *);
 
 /* Who answered on_want is gone: from now on the engine makes its pipes itself. */
 void relay_orphan(struct relay *);

@@ -112,5 +112,7 @@ ledger_seat(const struct ledger *l, uint32_t i, struct relay_seat *ret)
 uint32_t
 ledger_seats(const struct ledger *l)
 {
-	return l->n_seats;
+	uint64_t used = __atomic_load_n(&l->map->used_seats, __ATOMIC_RELAXED);
+
+	return used < l->n_seats ? (uint32_t)used : l->n_seats;
 }

@@ -22,6 +22,7 @@ uint64_t ledger_turn(const struct ledger *);
 uint64_t ledger_entry(const struct ledger *, uint32_t no);
 /* Seat i; false when it is free. */
 bool ledger_seat(const struct ledger *, uint32_t i, struct relay_seat *ret);
+/* Those below this one were taken some time; to look at others would only make memory of them. */
 uint32_t ledger_seats(const struct ledger *);
 
 #endif

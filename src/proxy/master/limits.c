@@ -35,7 +35,9 @@
 #define PAIRS_DEFAULT 4096 /* of each worker */
 #define PIPES_DEFAULT 1024 /* of each worker; all of them at most one in PIPES_PART of the descriptors */
 #define PIPES_PART    8
-#define PAIRS_MIN     16 /* with less room than this a start makes no sense */
+#define PAIRS_MIN     16      /* with less room than this a start makes no sense */
+#define PAIRS_MOST    1048576 /* of the setting */
+#define PIPES_MOST    65536
 #define PARKED_MIN    16
 #define PARKED_PART   8 /* parked connections get one in so many of what is left for them and pairs, at least */
 
@@ -51,6 +53,8 @@ worker_limits(const struct conf_proxy_public *c, size_t fds, struct limits *l, c
 {
 	size_t fixed, pairs;
 
+	l->ledger_seats = least(fds / 2, PAIRS_MOST);
+	l->ledger_pipes = least(fds, PIPES_MOST) + LIMITS_PIPES_SPARE;
 	l->max_pipes = c->max_pipes ? c->max_pipes : least(PIPES_DEFAULT, fds / PIPES_PART / c->workers);
 	if (c->copy_mode)
 		l->max_pipes = 0;

@@ -12,7 +12,9 @@ struct limits {
 	size_t max_pairs_total; /* of all */
 	size_t max_parked;
 	size_t max_pipes; /* of each worker, 0 in copy mode */
-	size_t reserved;  /* of the master's descriptors: besides those of pairs and parked connections */
+	/* Of each worker's ledger: what no setting can exceed, since nobody gets more descriptors. Untouched it costs nothing. */
+	size_t ledger_seats, ledger_pipes;
+	size_t reserved; /* of the master's descriptors: besides those of pairs and parked connections */
 };
 
 /* Numbers that a worker's ledger has beyond max_pipes: for pipes that come with a pair of a dead worker. */

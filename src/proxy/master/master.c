@@ -276,7 +276,6 @@ check_limits(struct master *m)
 		return -errno;
 	fds = rl.rlim_cur > SIZE_MAX ? SIZE_MAX : (size_t)rl.rlim_cur;
 	rc = limits_of(m->conf->public, fds, &m->limits, err);
-	m->most = m->limits;
 	if (rc < 0)
 		log_error("descriptors", "%s", err);
 	else
@@ -372,8 +371,8 @@ start_slots(struct master *m, const struct state *inherited)
 		.table_fd = toktab_fd(m->table),
 		.listeners = &m->listeners,
 		.settings = derive_worker(m->conf, &m->limits),
-		.n_pipes = (uint32_t)m->limits.max_pipes + LIMITS_PIPES_SPARE,
-		.n_seats = (uint32_t)m->limits.max_pairs };
+		.n_pipes = (uint32_t)m->limits.ledger_pipes,
+		.n_seats = (uint32_t)m->limits.ledger_seats };
 	int rc;
 
 	m->meet = meet_new(m->sessions, m->quota, &mc);

@@ -44,7 +44,6 @@ struct master {
 	struct listeners listeners;
 	char endpoint[HOSTPORT_MAX];
 	struct limits limits;
-	struct limits most; /* what the workers' ledgers were made for at the start */
 	struct toktab *table;
 	struct quota *quota;
 	struct sessions *sessions;

@@ -45,12 +45,13 @@ struct meet {
 	struct hand_conf hand;
 	bool copy_mode;
 	struct pairs *pairs;
-	struct share *share; /* NULL: no limit */
+	struct share *share;
 };
 
 static void
 set_hand(struct meet *m, const struct meet_conf *conf)
 {
+	m->copy_mode = conf->copy_mode;
 	m->hand = (struct hand_conf){ .max_pipes = m->copy_mode ? 0 : conf->max_pipes, .pipe_size = conf->pipe_size };
 }
 
@@ -62,12 +63,10 @@ meet_new(struct sessions *sessions, struct quota *quota, const struct meet_conf 
 	if (!m)
 		return NULL;
 	m->sessions = sessions;
-	m->copy_mode = conf->copy_mode;
 	set_hand(m, conf);
 	m->pairs = pairs_new(quota, conf->workers, conf->max_pairs);
-	if (conf->operator_rate > 0)
-		m->share = share_new(conf->operator_rate, conf->workers);
-	if (!m->pairs || (conf->operator_rate > 0 && !m->share)) {
+	m->share = share_new(conf->operator_rate, conf->workers);
+	if (!m->pairs || !m->share) {
 		meet_free(m);
 		return NULL;
 	}
@@ -90,7 +89,7 @@ meet_apply(struct meet *m, const struct meet_conf *conf)
 {
 	set_hand(m, conf);
 	pairs_apply(m->pairs, conf->workers, conf->max_pairs);
-	share_apply(m->share, conf->workers);
+	share_apply(m->share, conf->operator_rate, conf->workers);
 	hand_waiting(m->pairs);
 	hand_drain(m->pairs);
 }

@@ -16,9 +16,11 @@
 #include "hyper/base/fd.h"
 
 struct pipes {
-	uint32_t cap, n_free;
-	uint32_t *free; /* numbers, the last one is used next */
-	int fd[];       /* by number, -1 none */
+	uint32_t cap, n_used;
+	uint32_t next;   /* numbers from this one on were never given, and their memory was never touched */
+	uint32_t n_free; /* of those below */
+	uint32_t *free;  /* the last one is used next */
+	int fd[];        /* by number, below `next`; -1 none */
 };
 
 struct pipes *
@@ -33,11 +35,7 @@ pipes_new(uint32_t cap)
 		free(p);
 		return NULL;
 	}
-	p->cap = p->n_free = cap;
-	for (uint32_t i = 0; i < cap; i++) {
-		p->fd[i] = -1;
-		p->free[i] = cap - 1 - i;
-	}
+	p->cap = cap;
 	return p;
 }
 
@@ -46,7 +44,7 @@ pipes_free(struct pipes *p)
 {
 	if (!p)
 		return;
-	for (uint32_t i = 0; i < p->cap; i++)
+	for (uint32_t i = 0; i < p->next; i++)
 		fd_close(&p->fd[i]);
 	free(p->free);
 	free(p);
@@ -57,11 +55,12 @@ pipes_give(struct pipes *p, int fd, uint32_t *ret_no)
 {
 	uint32_t no;
 
-	if (p->n_free == 0) {
+	if (p->n_used == p->cap) {
 		fd_close(&fd);
 		return -ENOSPC;
 	}
-	no = p->free[--p->n_free];
+	no = p->n_free > 0 ? p->free[--p->n_free] : p->next++;
+	p->n_used++;
 	p->fd[no] = fd;
 	*ret_no = no;
 	return 0;
@@ -76,29 +75,30 @@ pipes_take(struct pipes *p, uint32_t no)
 		return -1;
 	p->fd[no] = -1;
 	p->free[p->n_free++] = no;
+	p->n_used--;
 	return fd;
 }
 
 int
 pipes_get(const struct pipes *p, uint32_t no)
 {
-	return no < p->cap ? p->fd[no] : -1;
+	return no < p->next ? p->fd[no] : -1;
 }
 
 uint32_t
 pipes_count(const struct pipes *p)
 {
-	return p->cap - p->n_free;
+	return p->n_used;
 }
 
 uint32_t
 pipes_room(const struct pipes *p)
 {
-	return p->n_free;
+	return p->cap - p->n_used;
 }
 
 uint32_t
-pipes_cap(const struct pipes *p)
+pipes_made(const struct pipes *p)
 {
-	return p->cap;
+	return p->next;
 }

@@ -23,6 +23,7 @@ int pipes_get(const struct pipes *, uint32_t no);
 
 uint32_t pipes_count(const struct pipes *);
 uint32_t pipes_room(const struct pipes *);
-uint32_t pipes_cap(const struct pipes *);
+/* Numbers from this one on were never given. */
+uint32_t pipes_made(const struct pipes *);
 
 #endif

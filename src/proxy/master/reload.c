@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
 #include "hyper/base/notify.h"
@@ -66,25 +67,8 @@ compare(const struct master *m, struct next *n)
 	return reload_step(&n->report, settings_carry_proxy(n->conf, m->conf, reload_note_change, &n->report));
 }
 
-/* The ledgers of the workers were made for so many: more needs a restart, and is said. */
-static void
-cap(struct next *n, const char *key, size_t most, size_t *written, size_t *limit)
-{
-	if (*limit <= most)
-		return;
-	if (*written > most) {
-		char before[24], after[24];
-
-		snprintf(before, sizeof(before), "%zu", most);
-		snprintf(after, sizeof(after), "%zu", *written);
-		reload_note_change(key, before, after, 0, &n->report);
-		*written = most;
-	}
-	*limit = most;
-}
-
 static int
-find_limits(const struct master *m, struct next *n)
+find_limits(struct next *n)
 {
 	char err[LIMITS_ERR_MAX];
 	struct rlimit rl = { 0 };
@@ -95,8 +79,6 @@ find_limits(const struct master *m, struct next *n)
 		    n->conf->public, rl.rlim_cur > SIZE_MAX ? SIZE_MAX : (size_t)rl.rlim_cur, &n->limits, err);
 	if (rc < 0)
 		return reload_fault(&n->report, "too few descriptors", err);
-	cap(n, "public.max_pairs", m->most.max_pairs, &n->conf->public->max_pairs, &n->limits.max_pairs);
-	cap(n, "public.max_pipes", m->most.max_pipes, &n->conf->public->max_pipes, &n->limits.max_pipes);
 	return 0;
 }
 
@@ -123,14 +105,17 @@ apply(struct master *m, struct next *n)
 	const struct conf_proxy_public *c = n->conf->public;
 	const struct quota_conf qc = derive_quota(c, &n->limits);
 	const struct meet_conf mc = derive_meet(c, &n->limits);
-	const struct chan_settings settings = derive_worker(n->conf, &n->limits);
+	struct chan_settings settings;
 
-	reload_apply_log("proxy", n->conf->log_level, n->conf->log_format, n->conf->log_ip);
+	reload_apply_log("proxy", CONF_LOG(n->conf));
 	master_set_endpoint(m, c);
 	quota_apply(m->quota, &qc);
 	brokering_apply(m->broker, c->token_timeout_ms, c->call_timeout_ms, n->client);
 	rpc_client_replace(n->client, m->client);
 	rpc_server_apply(m->server, n->server);
+	settings = derive_worker(n->conf, &n->limits); /* with where the log goes now */
+	if (strcmp(n->conf->log, m->conf->log) != 0)
+		slots_log(m->slots);
 	slots_apply(m->slots, &settings, c->workers);
 	meet_apply(m->meet, &mc);
 	m->client = n->client;
@@ -180,9 +165,11 @@ reload_settings(struct master *m, bool dry)
 	if (rc == 0)
 		rc = compare(m, &n);
 	if (rc == 0)
-		rc = find_limits(m, &n);
+		rc = find_limits(&n);
 	if (rc == 0)
 		rc = prepare(m, &n);
+	if (rc == 0 && !dry) /* the last that can fail: it changes something */
+		rc = reload_open_log(&n.report, "proxy", m->conf->log, CONF_LOG(n.conf));
 	if (rc == 0)
 		held_over = over(m, &n);
 	if (rc == 0 && !dry)

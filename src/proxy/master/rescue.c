@@ -84,7 +84,7 @@ read_pipes(struct pairs *all, struct slot *s)
 	const struct ledger *l = slot_ledger(s);
 	struct pipes *pipes = slot_pipes(s);
 
-	for (uint32_t no = 0; no < pipes_cap(pipes); no++) {
+	for (uint32_t no = 0; no < pipes_made(pipes); no++) {
 		uint64_t entry = pipes_get(pipes, no) >= 0 ? ledger_entry(l, no) : 0;
 		struct pair *p = pair_of(all, s, entry >> 1);
 

@@ -9,6 +9,8 @@
  *     far more bytes than the rate permits): who starts is not starved.
  *  2. Between two ticks the parts may exceed the rate by those of workers that were
  *     new to the operator, an equal part each; a worker's group begins without a burst.
+ *     Without a rate nothing is counted, but each pair names its operator: should a
+ *     reload set one, the worker finds whom it holds for.
  *  3. A message that does not fit the channel is tried again at the next tick.
  *  4. The ledgers are siblings': what they say of a pair that is not that worker's
  *     is passed over, and lies cost only the liar's operators their fair division.
@@ -53,9 +55,10 @@ share_new(uint64_t rate, unsigned workers)
 }
 
 void
-share_apply(struct share *sh, unsigned workers)
+share_apply(struct share *sh, uint64_t rate, unsigned workers)
 {
-	if (sh && sh->workers < workers)
+	sh->rate = rate;
+	if (sh->workers < workers)
 		sh->workers = workers;
 }
 
@@ -169,6 +172,8 @@ share_fill(struct share *sh, const struct pair *p, const struct slot *s, struct 
 	if (!sh || quota_is_self(p->op))
 		return;
 	m->asker = quota_number(p->op);
+	if (sh->rate == 0)
+		return;
 	m->rate = sh->rate / sh->workers + 1; /* without memory: never too much */
 	op = op_of(sh, m->asker);
 	if (!op)
@@ -254,6 +259,29 @@ tell(struct share *sh, struct pairs *all, struct share_op *op)
 	}
 }
 
+/* There is no limit any more: who still has one is told. */
+static bool
+has_told_none(struct share *sh, struct pairs *all, struct share_op *op)
+{
+	bool none = true;
+
+	for (unsigned i = 0; i < sh->workers; i++) {
+		struct share_part *part = &op->parts[i];
+		struct slot *s = all->loads[i].slot;
+		struct chan_msg m = { .type = CHAN_RATE, .asker = op->number };
+
+		if (part->told == 0 || !s)
+			continue;
+		if (slot_room(s) == 0) {
+			none = false;
+			continue;
+		}
+		slot_post(s, &m, -1);
+		part->rate = part->told = 0;
+	}
+	return none;
+}
+
 void
 share_tick(struct share *sh, struct pairs *all, int64_t now_ms)
 {
@@ -263,6 +291,14 @@ share_tick(struct share *sh, struct pairs *all, int64_t now_ms)
 	if (ms <= 0)
 		return;
 	sh->tick_ms = now_ms;
+	if (sh->rate == 0) {
+		HASH_ITER (hh, sh->ops, op, next)
+			if (has_told_none(sh, all, op)) {
+				HASH_DEL(sh->ops, op);
+				free(op);
+			}
+		return;
+	}
 	count_pairs(sh, all);
 	for (unsigned i = 0; i < sh->workers; i++)
 		if (all->loads[i].slot)

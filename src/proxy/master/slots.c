@@ -695,7 +695,7 @@ slots_log(struct slots *p)
 	struct chan_msg m = { .type = CHAN_LOG };
 	unsigned i;
 
-	for (i = 0; i < p->conf.workers; i++)
+	for (i = 0; i < p->n_used; i++)
 		/* one that is queued will take along what descriptor 2 is then */
 		if (p->slots[i].state != SLOT_IDLE && !slot_has_queued(&p->slots[i], STDERR_FILENO))
 			slot_post(&p->slots[i], &m, STDERR_FILENO);

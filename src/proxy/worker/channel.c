@@ -259,13 +259,16 @@ on_settings(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 			      .format = (enum log_format)m->settings.log_format,
 			      .ip = (enum log_ip)m->settings.log_ip,
 			      .to = (enum log_to)m->settings.log_to });
-	if (w->state != WRK_STARTING)
-		return 0; /* what is in `conf` stays as it was at the start */
+	for (size_t i = 0; i < w->n_listeners; i++)
+		if (w->listeners[i].fd >= 0)
+			relay_tune_listener(w->listeners[i].fd, &conf.keep);
+	if (w->state != WRK_STARTING) {
+		relay_apply(w->relay, &conf);
+		return 0;
+	}
 	w->relay = relay_new(&conf, pairs_on_end, w);
 	if (!w->relay)
 		return -ENOMEM;
-	for (size_t i = 0; i < w->n_listeners; i++)
-		relay_tune_listener(w->listeners[i].fd, &conf.keep);
 	worker_enter(w, WRK_SERVING, "settings");
 	return 0;
 }
@@ -391,7 +394,7 @@ on_rate(struct worker *w, const struct chan_msg *m, int *fd, bool lost)
 {
 	(void)fd;
 	(void)lost;
-	relay_group_rate(w->relay, m->asker, m->rate);
+	pairs_rate(w, m->asker, m->rate);
 	return 0;
 }
 

@@ -86,6 +86,7 @@ lent_ledger(const struct worker *w)
 {
 	return (struct relay_ledger){
 		.turn = &w->ledger->turn,
+		.used_seats = &w->ledger->used_seats,
 		.pipes = worker_ledger_pipes(w->ledger),
 		.seats = worker_ledger_seats(w->ledger, w->n_pipes),
 		.n_pipes = w->n_pipes,

@@ -44,10 +44,15 @@ struct pair {
 	};
 	struct out out;
 	char session[SESSION_ID_MAX];
-	uint8_t says;   /* bits of SAY_* */
-	uint8_t reason; /* of ENDED */
-	uint32_t seat;  /* kept as it is until the master has been told; NO_SEAT */
-	uint64_t bytes_ab, bytes_ba;
+	uint8_t says;    /* bits of SAY_* */
+	uint8_t reason;  /* of ENDED */
+	bool is_limited; /* one of its operator's group in the engine */
+	uint32_t seat;   /* kept as it is until the master has been told; NO_SEAT */
+	union {
+		uint64_t asker; /* while it lives */
+		uint64_t bytes_ab;
+	};
+	uint64_t bytes_ba;
 	union {
 		int64_t ms; /* of ENDED */
 		struct {
@@ -153,6 +158,7 @@ static void
 pair_remove(struct worker *w, struct pair *p)
 {
 	idmap_remove(&w->pairs, &p->item);
+	w->n_unlimited -= p->asker != 0 && !p->is_limited;
 }
 
 void
@@ -198,11 +204,38 @@ pair_new(struct worker *w, const struct chan_msg *msg, bool *ret_poor)
 }
 
 static void
-pair_begins(struct worker *w, struct pair *p, const struct chan_msg *msg)
+pair_limit(struct worker *w, struct pair *p, uint64_t rate)
 {
-	if (msg->asker && relay_pair_join(w->relay, p->id, msg->asker, msg->rate) < 0)
+	if (relay_pair_join(w->relay, p->id, p->asker, rate) < 0) {
 		log_warn("pair",
 		    "pair=%" PRIu64 " what=\"its operator's limit of bytes a second\" err=\"out of memory\"", p->id);
+		return;
+	}
+	p->is_limited = true;
+	w->n_unlimited--;
+}
+
+void
+pairs_rate(struct worker *w, uint64_t asker, uint64_t rate)
+{
+	struct pair *p;
+
+	relay_group_rate(w->relay, asker, rate);
+	/* a limit that is new: it holds for those that had none */
+	if (rate == 0 || w->n_unlimited == 0)
+		return;
+	for (p = idmap_next(&w->pairs, NULL); p; p = idmap_next(&w->pairs, p))
+		if (p->asker == asker && !p->is_limited)
+			pair_limit(w, p, rate);
+}
+
+static void
+pair_begins(struct worker *w, struct pair *p, const struct chan_msg *msg)
+{
+	p->asker = msg->asker;
+	w->n_unlimited += p->asker != 0;
+	if (msg->asker && msg->rate)
+		pair_limit(w, p, msg->rate);
 	w->pairs_total++;
 	pair_say(w, p, SAY_PAIRED);
 }

@@ -126,6 +126,7 @@ struct worker {
 	struct idmap pairs;
 	struct slab pair_memory;
 	uint64_t pairs_total;
+	size_t n_unlimited;           /* pairs whose operator is known and has no limit of bytes a second here */
 	struct pair *spare;           /* for the answer to a pair for whose struct there is no memory */
 	struct relay_bundle adopting; /* parts that have come of the pair that RESUME will name; id 0 none */
 	unsigned adopting_has;        /* bits of enum chan_part */
@@ -182,6 +183,8 @@ int pairs_adopt(struct worker *, const struct chan_msg *, int fd, bool lost) ATT
 int pairs_resume(struct worker *, const struct chan_msg *) ATTR_MUST_USE;
 int pairs_move(struct worker *, const struct chan_msg *) ATTR_MUST_USE;
 int pairs_end(struct worker *, const struct chan_msg *) ATTR_MUST_USE;
+/* RATE */
+void pairs_rate(struct worker *, uint64_t asker, uint64_t rate);
 void pairs_on_end(const struct relay_end *, void *worker);
 void pairs_fini(struct worker *);
 
