@@ -10,6 +10,13 @@
 
 #include "settings/option.h"
 
+/* Where to look when the environment says nothing: an installed package has a place of its own, a build tree none. */
+#ifdef SETTINGS_FOLDER
+#define USUAL(service) SETTINGS_FOLDER "/" service ".cfg:" SETTINGS_FOLDER "/" service ".d"
+#else
+#define USUAL(service) NULL
+#endif
+
 static int
 load(const struct cfg_program *p, const char *path, void **ret, struct settings_errors *errors)
 {
@@ -42,7 +49,7 @@ int
 settings_load_hyper(const char *path, struct conf_hyper **ret, struct settings_errors *errors)
 {
 	void *conf = NULL;
-	int rc = load(&cfg_hyper, path, &conf, errors);
+	int rc = load(&cfg_hyper, path ? path : USUAL("server"), &conf, errors);
 
 	if (rc == 0)
 		*ret = conf;
@@ -53,7 +60,7 @@ int
 settings_load_sd(const char *path, struct conf_sd **ret, struct settings_errors *errors)
 {
 	void *conf = NULL;
-	int rc = load(&cfg_sd, path, &conf, errors);
+	int rc = load(&cfg_sd, path ? path : USUAL("directory"), &conf, errors);
 
 	if (rc == 0)
 		*ret = conf;
@@ -64,7 +71,7 @@ int
 settings_load_proxy(const char *path, struct conf_proxy **ret, struct settings_errors *errors)
 {
 	void *conf = NULL;
-	int rc = load(&cfg_proxy, path, &conf, errors);
+	int rc = load(&cfg_proxy, path ? path : USUAL("proxy"), &conf, errors);
 
 	if (rc == 0)
 		*ret = conf;
