@@ -14,6 +14,7 @@
 
 #include "hyper/base/fd.h"
 #include "proxy/master/meet.h"
+#include "proxy/master/recall.h"
 #include "proxy/master/slots.h"
 #include "proxy/master/tally.h"
 #include "proxy/master/upgrade.h"
@@ -95,7 +96,9 @@ gather_rest(const struct gather_of *of, struct state *s)
 	if (s->counters) {
 		tally_each(save_counter, s->counters);
 		slots_past_each(of->conf->slots, save_counter, s->counters);
+		sessions_counts_each(of->conf->sessions, save_counter, s->counters);
 	}
+	s->notes = recall_save();
 	s->began_ms = of->began_ms;
 	s->upgrades = of->upgrades + 1;
 	return 0;
@@ -123,6 +126,7 @@ void
 gather_fini(struct state *s)
 {
 	json_decref(s->counters);
+	json_decref(s->notes);
 	state_fini(s);
 }
 

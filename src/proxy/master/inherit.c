@@ -26,6 +26,7 @@
 #include "hyper/proxy/toktab.h"
 #include "proxy/master/back.h"
 #include "proxy/master/meet.h"
+#include "proxy/master/recall.h"
 #include "proxy/master/slots.h"
 #include "proxy/master/tally.h"
 
@@ -179,6 +180,8 @@ upgrade_restore(const struct state *s, struct sessions *sessions, struct meet *m
 	size_t i, lost = 0;
 
 	tally_each(restore_counter, s->counters);
+	sessions_counts_each(sessions, restore_counter, s->counters);
+	recall_restore(s->notes);
 	for (i = 0; i < s->n_sessions; i++)
 		lost += session_restore(sessions, &s->sessions[i]) < 0;
 	for (i = 0; i < s->n_pairs; i++) {

@@ -171,7 +171,7 @@ pairing_restore(struct pairs *all, const struct pair *as, const char *from, cons
 	}
 	idmap_add(&all->by_id, &p->item);
 	p->to = names_take(to);
-	p->note = tally_begin(p->session, from, to);
+	p->note = tally_resume(p->session, from, to);
 	all->loose_pipes += (p->pipe_fd[0] >= 0) + (p->pipe_fd[1] >= 0);
 	if (p->id > all->last_id)
 		all->last_id = p->id;

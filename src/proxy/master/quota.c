@@ -403,6 +403,17 @@ quota_names(const struct quota *q)
 	return HASH_COUNT(q->ops);
 }
 
+void
+quota_counts_each(struct quota *q, void (*each)(const char *name, uint64_t *value, void *arg), void *arg)
+{
+	char name[96];
+
+	for (int i = 0; i < QUOTA_LIMIT_MAX; i++) {
+		snprintf(name, sizeof(name), "quota_refused_%s", quota_setting((enum quota_limit)i));
+		each(name, &q->refused[i], arg);
+	}
+}
+
 uint64_t
 quota_refused(const struct quota *q, enum quota_limit limit)
 {

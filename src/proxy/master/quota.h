@@ -99,6 +99,8 @@ uint64_t quota_number(const struct quota_op *);
 size_t quota_held(const struct quota *, enum quota_kind);
 size_t quota_names(const struct quota *);
 uint64_t quota_refused(const struct quota *, enum quota_limit);
+/* As tally_each(). */
+void quota_counts_each(struct quota *, void (*each)(const char *name, uint64_t *value, void *arg), void *arg);
 /* Name of the setting; what it counts. Static. */
 const char *quota_setting(enum quota_limit);
 const char *quota_what(enum quota_limit);

@@ -356,6 +356,12 @@ sessions_each(const struct sessions *all, void (*each)(const struct session *, v
 
 /* --- over an exec --- */
 
+void
+sessions_counts_each(struct sessions *all, void (*each)(const char *name, uint64_t *value, void *arg), void *arg)
+{
+	quota_counts_each(all->quota, each, arg);
+}
+
 size_t
 sessions_save(const struct sessions *all, struct session_saved *ret, size_t cap)
 {
@@ -432,7 +438,7 @@ session_restore(struct sessions *all, const struct session_saved *v)
 		session_free(s);
 		return rc;
 	}
-	s->note = tally_begin(s->id, s->from, s->to);
+	s->note = tally_resume(s->id, s->from, s->to);
 	all->by_slot[s->slot] = s;
 	arm_expiry(all);
 	if (fd < 0)

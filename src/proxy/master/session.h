@@ -63,6 +63,9 @@ int sessions_new(struct event_base *, struct toktab *table, struct quota *quota,
 /* All sessions must have ended. NULL is fine. */
 void sessions_free(struct sessions *);
 
+/* As tally_each(): refusals of the quota. */
+void sessions_counts_each(struct sessions *, void (*each)(const char *name, uint64_t *value, void *arg), void *arg);
+
 /* A new record. Names are copied. asked_ns: when the request had come. 0 with
  * *ret borrowed until its end (`ask` set) or untouched with -EDQUOT or -EBUSY
  * (quota_ask(); *ret_no says which limit), -ENOSPC (table full), -ENOMEM, -EEXIST. */

@@ -82,6 +82,23 @@ pair_row(const struct state_pair *v)
 	    (json_int_t)p->crash_s);
 }
 
+/* Values of all but the notes; a row counts as one too, listeners and the rest are few. */
+static size_t
+count_values(const struct state *s)
+{
+	return s->n_sessions * (SESSION_COLS + 1) + s->n_pairs * (PAIR_COLS + 1) + s->n_left +
+	       json_object_size(s->counters) + 512;
+}
+
+/* They are not worth an upgrade. */
+static bool
+notes_fit(const struct state *s)
+{
+	size_t cols = json_array_size(json_array_get(s->notes, 0));
+
+	return count_values(s) + json_array_size(s->notes) * (cols + 1) <= MPJSON_VALUES_MAX;
+}
+
 static json_t *
 to_json(const struct state *s)
 {
@@ -98,10 +115,10 @@ to_json(const struct state *s)
 	for (i = 0; rc == 0 && i < s->n_left; i++)
 		rc = add(left, json_integer(s->left[i]));
 	if (rc == 0)
-		root = json_pack("{s:s, s:i, s:I, s:I, s:I, s:O, s:O, s:O, s:O, s:O?}", "what", WHAT, "version",
+		root = json_pack("{s:s, s:i, s:I, s:I, s:I, s:O, s:O, s:O, s:O, s:O?, s:O?}", "what", WHAT, "version",
 		    STATE_VERSION, "began_ms", (json_int_t)s->began_ms, "last_pair", (json_int_t)s->last_pair,
 		    "upgrades", (json_int_t)s->upgrades, "listeners", l, "sessions", se, "pairs", p, "left", left,
-		    "counters", s->counters);
+		    "counters", s->counters, "notes", notes_fit(s) ? s->notes : NULL);
 	json_decref(l);
 	json_decref(se);
 	json_decref(p);
@@ -112,13 +129,10 @@ to_json(const struct state *s)
 int
 state_pack(const struct state *s, uint8_t **ret, size_t *ret_len)
 {
-	/* a row counts as a value too; listeners and the rest are few */
-	size_t values = s->n_sessions * (SESSION_COLS + 1) + s->n_pairs * (PAIR_COLS + 1) + s->n_left +
-			json_object_size(s->counters) + 512;
 	json_t *root;
 	int rc;
 
-	if (values > MPJSON_VALUES_MAX)
+	if (count_values(s) > MPJSON_VALUES_MAX)
 		return -EMSGSIZE;
 	root = to_json(s);
 	if (!root)
@@ -400,6 +414,7 @@ read_root(struct state *s, char err[STATE_ERR_MAX])
 		snprintf(err, STATE_ERR_MAX, "its %s are damaged", wrong);
 		return -EPROTO;
 	}
+	s->notes = json_object_get(s->root, "notes");
 	s->last_pair = (uint64_t)last_pair;
 	s->upgrades = (uint64_t)upgrades;
 	rc = check_once(s);

@@ -34,6 +34,7 @@ struct state {            /* descriptors are numbers here: nothing is closed by 
 	struct state_pair *pairs;
 	pid_t *left;      /* old workers that are still there */
 	json_t *counters; /* object of integers by name; borrowed from `root` in an unpacked one. May be NULL */
+	json_t *notes;    /* rows of recall.h; borrowed likewise. May be NULL, as a state of before has none */
 	json_t *root;     /* texts of an unpacked one point into it */
 };
 

@@ -58,6 +58,48 @@ tally_begin(const char *session, const char *from, const char *to)
 	return n->ref;
 }
 
+/* Where in `notes` what was put is, by its session: slot + 1, 0 none; the next free one where that is taken. */
+#define RECALL_SLOTS (4 * TALLY_NOTES)
+static uint16_t recalled[RECALL_SLOTS];
+_Static_assert(TALLY_NOTES < UINT16_MAX, "recalled");
+
+/* Ids are random hexadecimal digits. */
+static unsigned
+recall_slot(const char *session)
+{
+	return (unsigned)strtoul(session + strlen(session) / 2, NULL, 16) % RECALL_SLOTS;
+}
+
+void
+tally_put(const struct tally_note *as, const char *why)
+{
+	struct tally_note *n = note_new("", "", "");
+	uint64_t ref = n->ref;
+
+	*n = *as;
+	n->ref = ref;
+	n->why = *why ? strndup(why, WHY_MAX) : NULL;
+	if (ref > TALLY_NOTES) /* called for more than there are: never, but the table must not get full */
+		return;
+	for (unsigned i = recall_slot(n->session);; i = (i + 1) % RECALL_SLOTS)
+		if (!recalled[i]) {
+			recalled[i] = (uint16_t)(ref % TALLY_NOTES + 1);
+			return;
+		}
+}
+
+uint64_t
+tally_resume(const char *session, const char *from, const char *to)
+{
+	for (unsigned i = recall_slot(session); recalled[i]; i = (i + 1) % RECALL_SLOTS) {
+		const struct tally_note *n = &notes[recalled[i] - 1];
+
+		if (strcmp(n->session, session) == 0 && (n->stage == TALLY_BROKERING || n->stage == TALLY_PAIR))
+			return n->ref;
+	}
+	return tally_begin(session, from, to);
+}
+
 static void
 set_failed(struct tally_note *n, enum broker_step failed, const char *why)
 {

@@ -46,6 +46,10 @@ const struct tally *tally_get(void);
 
 /* A brokering begins; its reference for what follows. Names are copied. */
 uint64_t tally_begin(const char *session, const char *from, const char *to);
+/* One that began before the program executed itself anew: what recall.c put, or as tally_begin(). */
+uint64_t tally_resume(const char *session, const char *from, const char *to);
+/* A note as it was then, newer than all others; ref and why are its own. Nothing is counted. */
+void tally_put(const struct tally_note *, const char *why);
 /* One that got no token: all as far as known. */
 void tally_refused(
     const char *session, const char *from, const char *to, enum end_reason, enum broker_step failed, const char *why);
