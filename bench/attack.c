@@ -5,6 +5,7 @@
  *   bad       per_s connections a second with 32 wrong bytes, at most `pairs` at a time
  *   segments  `pairs` real pairs: one end writes single bytes as segments of their own, the other one never reads
  *   park      one operator asks for per_s connections a second and keeps one party of each waiting
+ *   hold      the same, but `pairs` of them, and no more
  *
  * `source` N: all from 127.N.0.0/16, `sources` addresses of it, one after the other; so the others have addresses of
  * their own. Says `ready` when all that it holds is there; runs until the end of its standard input.
@@ -211,6 +212,13 @@ step_park(struct client *c)
 	http_request(a->http[i], "proxy", request);
 }
 
+static void
+step_hold(struct client *c)
+{
+	if (c->ev.fd < 0)
+		step_park(c);
+}
+
 static const struct kind {
 	const char *name;
 	void (*step)(struct client *);
@@ -221,6 +229,7 @@ static const struct kind {
 	{ "bad", step_bad, false },
 	{ "segments", step_segments, false },
 	{ "park", step_park, false },
+	{ "hold", step_hold, true },
 };
 
 /* --- the whole --- */
@@ -256,7 +265,7 @@ kind_of(const struct conf *c)
 	for (size_t i = 0; c->kind && i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		if (strcmp(c->kind, kinds[i].name) == 0)
 			return &kinds[i];
-	bench_die("kind=silent, drip, bad, segments or park");
+	bench_die("kind=silent, drip, bad, segments, park or hold");
 }
 
 static void
@@ -264,6 +273,13 @@ say_ready(void)
 {
 	puts("ready");
 	fflush(stdout);
+}
+
+/* Those that hold tokens are there when each has one. */
+static bool
+has_tokens(const struct attack *a, const struct kind *k)
+{
+	return k->step != step_hold || a->bytes >= a->n * TOKEN;
 }
 
 /* So many steps as are due; not more than a second's worth after a pause. */
@@ -281,7 +297,7 @@ run(struct attack *a, const struct kind *k)
 			due = now - NS_PER_S;
 		for (; due <= now; due += step_ns, steps++)
 			k->step(&a->clients[a->next++ % a->n]);
-		if (!is_ready && (!k->is_held || steps >= a->n)) {
+		if (!is_ready && (!k->is_held || (steps >= a->n && has_tokens(a, k)))) {
 			is_ready = true;
 			say_ready();
 		}

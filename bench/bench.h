@@ -34,8 +34,9 @@ struct conf {
 	uint16_t rpc;    /* MEET_TOKEN: the proxy's JSON-RPC port */
 	uint16_t hyper;  /* MEET_TOKEN: our port, where the proxy calls its hyper */
 	size_t pairs;
-	size_t count;     /* stop after this many, 0: by time */
-	size_t size;      /* calls: bytes of a text among the parameters, which _ping sends back */
+	size_t active; /* ping-pong: so many of them have a ball, 0 all; then it stays until its standard input ends */
+	size_t count;  /* stop after this many, 0: by time */
+	size_t size;   /* calls: bytes of a text among the parameters, which _ping sends back */
 	size_t in_flight; /* pairing rate: at the same time */
 	bool both;        /* bulk: both directions */
 	bool ahead;       /* pairing rate: tokens are issued before the clock starts */
@@ -77,7 +78,7 @@ void tcp_be_meagre(bool on);
  * addresses, so that closed connections do not use up the ports of one. */
 int tcp_dial(uint16_t port, unsigned source) ATTR_MUST_USE;
 int tcp_try_dial(uint16_t port, unsigned source) ATTR_MUST_USE; /* or -errno */
-int tcp_accept(int listener) ATTR_MUST_USE; /* waits up to 10 s */
+int tcp_accept(int listener) ATTR_MUST_USE;                     /* waits up to 10 s */
 void tcp_tune(int fd);
 void write_exactly(int fd, const void *data, size_t len);
 void read_exactly(int fd, void *ret, size_t len); /* 10 s at most */

@@ -106,26 +106,37 @@ run_until(int ep, int64_t end_ns)
 	}
 }
 
+static void
+wait_for_end(void)
+{
+	char line[16];
+
+	fflush(stdout);
+	while (fgets(line, sizeof(line), stdin))
+		;
+}
+
 int
 work_pingpong(const struct conf *c)
 {
 	struct pair_fds *p = meet_pairs(c, c->pairs);
-	struct ball *balls = calloc(c->pairs, sizeof(*balls));
+	size_t n = c->active && c->active < c->pairs ? c->active : c->pairs, every = c->pairs / n;
+	struct ball *balls = calloc(n, sizeof(*balls));
 	int64_t start, t0, t1, cpu0, cpu1;
 	int ep = loop_new();
 
 	if (!balls)
 		bench_die("out of memory");
-	for (size_t i = 0; i < c->pairs; i++) {
+	for (size_t i = 0; i < n; i++) {
 		struct ball *b = &balls[i];
 
-		b->a = (struct racket){ .ev = { p[i].a, on_a }, .ball = b };
-		b->b = (struct racket){ .ev = { p[i].b, on_b }, .ball = b };
+		b->a = (struct racket){ .ev = { p[i * every].a, on_a }, .ball = b };
+		b->b = (struct racket){ .ev = { p[i * every].b, on_b }, .ball = b };
 		b->seed = i;
 		loop_add(ep, &b->a.ev, EPOLLIN);
 		loop_add(ep, &b->b.ev, EPOLLIN);
 	}
-	for (size_t i = 0; i < c->pairs; i++)
+	for (size_t i = 0; i < n; i++)
 		serve(&balls[i]);
 	start = clock_now_ns();
 	run_until(ep, start + (int64_t)(c->warm * 1e9));
@@ -143,6 +154,8 @@ work_pingpong(const struct conf *c)
 	    (double)(t1 - t0) / 1e9, (unsigned long long)latency.n, (double)latency.n / ((double)(t1 - t0) / 1e9),
 	    hist_us(&latency, 0.5), hist_us(&latency, 0.99),
 	    latency.n ? (double)(cpu1 - cpu0) / 1000.0 / (double)latency.n : 0.0);
+	if (c->active)
+		wait_for_end();
 	return 0;
 }
 
@@ -174,9 +187,7 @@ work_idle(const struct conf *c)
 		bench_die("idle: standard input ended early");
 	rest = meet_pairs(c, c->pairs - few);
 	puts("all");
-	fflush(stdout);
-	while (fgets(line, sizeof(line), stdin))
-		;
+	wait_for_end();
 	for (size_t i = 0; i < c->pairs; i++)
 		check_alive(i < few ? &first[i] : &rest[i - few]);
 	puts("{\"alive\":true}");

@@ -62,43 +62,65 @@ sub is_about {
 	return cmp_ok(abs($got - $want), '<=', $want * $percent / 100, sprintf '%s: %.2f of %.2f MB/s', $what, $got / 1e6, $want / 1e6);
 }
 
-for my $mode ('', 'copy_mode = true; ') {
-	my $name = $mode ? 'copied' : 'spliced';
-	my $p = proxy(workers => 2, token_timeout => 60, more => "${mode}bytes_per_second_per_operator = $limit;");
-	my (@readers, @socks);
+# Until all that these read is about the limit: the parts of the workers have settled.
+sub settle {
+	my (@groups) = @_;
+	return wait_until {
+		my @got = rates(0.5, map { @$_ } @groups);
+		!grep { abs(sum(splice @got, 0, scalar @$_) - $limit) > $limit * 0.2 } @groups;
+	} 10;
+}
+
+# Both ways to move bytes at the same time, each with a proxy of its own.
+my @modes = map { { name => $_->[0], p => proxy(workers => 2, token_timeout => 60, more => "$_->[1]bytes_per_second_per_operator = $limit;") } }
+	[ spliced => '' ], [ copied => 'copy_mode = true; ' ];
+
+for my $m (@modes) {
 	for my $worker (0, 0, 0, 1) {
-		my ($a, $b) = pair_at($p, 'hd-1', $worker);
+		my ($a, $b) = pair_at($m->{p}, 'hd-1', $worker);
 		# Bytes of both directions count.
-		my ($from, $to) = @readers % 2 ? ($b, $a) : ($a, $b);
+		my ($from, $to) = @{ $m->{readers} // [] } % 2 ? ($b, $a) : ($a, $b);
 		write_all($from);
-		push @readers, $to;
-		push @socks, $from;
+		push @{ $m->{readers} }, $to;
+		push @{ $m->{socks} }, $from;
 	}
-	my ($c, $d) = pair_at($p, 'hd-3', 1);
-	rates(2, @readers);    # the parts settle
-	my @got = rates(3, @readers);
-	is_about(sum(@got), $limit, 20, "$name: four pairs at two workers");
-	is_about($got[$_], $limit / 4, 40, "$name: pair $_") for 0 .. 3;
+	@$m{qw(c d)} = pair_at($m->{p}, 'hd-3', 1);
+}
+ok(settle(map { $_->{readers} } @modes), 'the parts settle');
+my @got = rates(2, map { @{ $_->{readers} } } @modes);
+for my $m (@modes) {
+	my @own = splice @got, 0, 4;
+	is_about(sum(@own), $limit, 20, "$m->{name}: four pairs at two workers");
+	is_about($own[$_], $limit / 4, 40, "$m->{name}: pair $_") for 0 .. 3;
 
 	# Another operator has a limit of its own, and its bytes come at once.
 	my $since = time;
-	send_all($c, 'x' x 200);
-	is(length read_exactly($d, 200), 200, "$name: another operator's message comes");
-	cmp_ok(time - $since, '<', slow_factor(), "$name: at once");
-	write_all($c);
-	my @both = rates(3, @readers, $d);
-	is_about($both[4], $limit, 20, "$name: another operator beside them");
-	is_about(sum(@both[0 .. 3]), $limit, 20, "$name: and they as before");
+	send_all($m->{c}, 'x' x 200);
+	is(length read_exactly($m->{d}, 200), 200, "$m->{name}: another operator's message comes");
+	cmp_ok(time - $since, '<', slow_factor(), "$m->{name}: at once");
+}
+write_all($_->{c}) for @modes;
+my @both = rates(2, map { (@{ $_->{readers} }, $_->{d}) } @modes);
+for my $m (@modes) {
+	my @own = splice @both, 0, 5;
+	is_about($own[4], $limit, 20, "$m->{name}: another operator beside them");
+	is_about(sum(@own[0 .. 3]), $limit, 20, "$m->{name}: and they as before");
+}
 
-	# All at one worker: it gets all.
-	stop_writers();
-	close $_ for $socks[3], $readers[3], $c, $d;
-	write_all($socks[$_]) for 0 .. 2;
-	rates(2, @readers[0 .. 2]);
-	is_about(sum(rates(3, @readers[0 .. 2])), $limit, 20, "$name: three pairs at one worker");
-	stop_writers();
-	close $_ for @socks[0 .. 2], @readers[0 .. 2];
-	is($p->{d}->stop, 0, "$name: it stops cleanly");
-	like($p->log_text, qr/ debug rate asker=\d+ worker=1 rate=\d+ /, "$name: the parts were told") or diag($p->{d}->log_tail);
+# All at one worker: it gets all.
+stop_writers();
+for my $m (@modes) {
+	close $_ for $m->{socks}[3], $m->{readers}[3], $m->{c}, $m->{d};
+	pop @{ $m->{$_} } for qw(socks readers);
+}
+write_all($_) for map { @{ $_->{socks} } } @modes; # now: they hold what is open when they begin
+ok(settle(map { $_->{readers} } @modes), 'the parts settle again');
+my @one = rates(2, map { @{ $_->{readers} } } @modes);
+stop_writers();
+for my $m (@modes) {
+	is_about(sum(splice @one, 0, 3), $limit, 20, "$m->{name}: three pairs at one worker");
+	close $_ for @{ $m->{socks} }, @{ $m->{readers} };
+	is($m->{p}{d}->stop, 0, "$m->{name}: it stops cleanly");
+	like($m->{p}->log_text, qr/ debug rate asker=\d+ worker=1 rate=\d+ /, "$m->{name}: the parts were told") or diag($m->{p}{d}->log_tail);
 }
 hyper_done();
