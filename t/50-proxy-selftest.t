@@ -87,6 +87,11 @@ sub fails {
 	my $closed = free_port();
 	fails('a closed port', $p, 'connect', qr/refused: is the port open/, '--endpoint', "127.0.0.1:$closed");
 	is(metric($p, 'hyper_tokens'), 0, 'its token was given back');
+	fails('a name that nobody has', $p, 'connect', qr/no-such-host\.invalid/, '--endpoint', 'no-such-host.invalid:9');
+	# a queue that is full is answered as by a firewall: not at all
+	my $full = IO::Socket::IP->new(LocalHost => '127.0.0.1', LocalPort => 0, Listen => 1) or die $!;
+	my @waiting = map { IO::Socket::IP->new(PeerHost => '127.0.0.1', PeerPort => $full->sockport, Blocking => 0) } 1 .. 4;
+	fails('a firewall that drops', $p, 'connect', qr/no answer to the TCP connection in time: is the port open/, '--endpoint', '127.0.0.1:' . $full->sockport, '--timeout', slow_factor());
 	my $silent = IO::Socket::IP->new(LocalHost => '127.0.0.1', LocalPort => 0, Listen => 8) or die $!;
 	fails('somebody else\'s port', $p, 'park', qr/the proxy ended it: expired/, '--endpoint', '127.0.0.1:' . $silent->sockport, '--timeout', $long);
 
@@ -100,7 +105,7 @@ sub fails {
 
 	# workers that stand still: the port is open, and nobody reads
 	kill 'STOP', $p->worker_pids;
-	my ($exit, $out) = selftest($p, '--timeout', '0.3');
+	my ($exit, $out) = selftest($p, '--timeout', slow_factor());
 	is($exit, 2, 'workers that stand still: 2');
 	like($out, qr/^SELFTEST CRITICAL: park: the master has not seen it within the time-out/, 'at park');
 	kill 'CONT', $p->worker_pids;
@@ -109,7 +114,7 @@ sub fails {
 	# a master that stands still
 	$p->{d}->signal('STOP');
 	wait_until { ProxyTest::is_stopped($p->{d}->pid) } or die 'does not stop';
-	($exit, $out) = selftest($p, '--timeout', '0.3');
+	($exit, $out) = selftest($p, '--timeout', slow_factor());
 	is($exit, 2, 'a master that stands still: 2');
 	like($out, qr/^SELFTEST CRITICAL: token: the master does not answer/, 'at token');
 	$p->{d}->signal('CONT');
