@@ -8,7 +8,7 @@ use ProxyTest;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $long = $ENV{HYPER_LONG};
+my $long = ($ENV{HYPER_LONG} || $ENV{T_MANY});
 my $socket = tmp() . '/admin.sock';
 
 sub verb {
@@ -75,11 +75,15 @@ sub hup {
 	settings($p);
 	is(hup($p), 'info reloaded', 'HUP reloads');
 	my $good = $p->{settings};
+	my $certs = certs();
 	my %wrong = (
 		'syntax' => [ "public = {\n  workers = ;\n};\n", qr/001\.cfg:2: / ],
 		'unknown key' => [ $good =~ s/workers = /accept_timout = 3.0;\nworkers = /r, qr/001\.cfg:\d+: public\.accept_timout: / ],
 		'missing key file' => [ $good =~ s/jsonrpc_server = \{/jsonrpc_server = { tls = { ca_certificate_files = [ "$p->{dir}\/x.crt" ]; certificate_file = "$p->{dir}\/x.crt"; key_file = "$p->{dir}\/x.key"; };/r, qr/001\.cfg:\d+: public\.jsonrpc_server\.tls\.key_file: / ],
 		'no group public' => [ qq(admin_socket = "$socket";\n), qr/ why="public: / ],
+		'too few descriptors' => [ $good =~ s/workers = 2/max_pairs = 1048576; workers = 2/r, qr/too few descriptors: .*1048576 pairs x 2/ ],
+		'key not matching' => [ $good =~ s/jsonrpc_server = \{/jsonrpc_server = { tls = { ca_certificate_files = [ "$certs\/root.crt" ]; certificate_file = "$certs\/hd-1.crt"; key_file = "$certs\/hd-2.key"; };/r, qr/jsonrpc_server.*hd-[12]\.(?:key|crt)/ ],
+		'missing certificate' => [ $good =~ s/jsonrpc_server = \{/jsonrpc_server = { tls = { ca_certificate_files = [ "$certs\/root.crt" ]; certificate_file = "$p->{dir}\/gone.crt"; key_file = "$certs\/hd-2.key"; };/r, qr/gone\.crt/ ],
 		'value out of range' => [ $good =~ s/workers = 2/workers = 257/r, qr/001\.cfg:\d+: public\.workers: / ],
 	);
 	for my $kind (sort keys %wrong) {
@@ -95,6 +99,13 @@ sub hup {
 	}
 	write_file("$p->{dir}/001.cfg", $good =~ s/\Q$socket\E/$socket.none/r);
 	is((verb($p, 'reload'))[0], 69, 'nobody serves the socket: 69');
+	write_file("$p->{dir}/001.cfg", $good);
+	symlink "$p->{dir}/nowhere", "$p->{dir}/002.cfg" or die "symlink: $!";
+	is(hup($p), 'error reload_failed', 'a file that cannot be read: fails');
+	like(join("\n", grep { / error reload_fault / } split /\n/, $p->log_text), qr/002\.cfg/, 'a file that cannot be read: it is named');
+	unlink "$p->{dir}/002.cfg";
+	write_file("$p->{dir}/001.cfg", $good =~ s/internal_bind_address = "127\.0\.0\.1:0"/internal_bind_address = "127.0.0.1:1"/r);
+	like((verb($p, 'reload'))[1], qr/^needs a restart: public\.internal_bind_address "127\.0\.0\.1:0" -> "127\.0\.0\.1:1"$/m, 'another bind address: it is said');
 	write_file("$p->{dir}/001.cfg", $good);
 	is_deeply([ sort(living_workers($p)) ], \@workers, 'still the same workers');
 	is($p->{d}->stop, 0, 'it stops');

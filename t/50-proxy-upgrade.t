@@ -120,7 +120,7 @@ is($p->{d}->stop, 0, 'it stops cleanly');
 $p = storm_proxy(workers => 2, program => $program);
 $pid = $p->{d}->pid;
 {
-	my $rounds = $ENV{HYPER_LONG} ? 20 : 4;
+	my $rounds = ($ENV{HYPER_LONG} || $ENV{T_MANY}) ? 20 : 4;
 	upgrade('a first one, for a state to compare with');
 	$p->settled;
 	note_state($p);

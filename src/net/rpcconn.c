@@ -162,6 +162,21 @@ rpc_conn_idle_ms(const struct rpc_conn *c)
 	return clock_now_ms() - c->idle_since_ms;
 }
 
+bool
+rpc_conn_is_any_fresh(const struct rpc_server *srv, int64_t ms)
+{
+	const struct rpc_conn *c;
+
+	TAILQ_FOREACH_REVERSE(c, &srv->idle, rpc_conn_list, link)
+	{
+		if (rpc_conn_idle_ms(c) >= ms)
+			return false; /* those before are silent for longer */
+		if (!c->served)
+			return true;
+	}
+	return false;
+}
+
 static void
 peer_free(struct tls_peer *peer)
 {

@@ -52,6 +52,9 @@ void rpc_conn_free(struct rpc_conn *, const char *why);
 /* How long a connection of srv->idle has been silent. */
 int64_t rpc_conn_idle_ms(const struct rpc_conn *);
 
+/* Has one of srv->idle said nothing yet, and is younger than this? */
+bool rpc_conn_is_any_fresh(const struct rpc_server *, int64_t ms);
+
 /* rpcserver.c: a connection has gone or waits between requests, so one more may be accepted. */
 void rpc_server_on_room(struct rpc_server *);
 

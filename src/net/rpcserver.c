@@ -28,6 +28,7 @@
 
 #define ACCEPT_BATCH    32 /* then other events get their turn */
 #define ACCEPT_PAUSE_MS 100
+#define FRESH_MS        500  /* a new connection is about to send its request */
 #define SILENT_MS       1000 /* a connection that said nothing for so long may be given up */
 #define RATE_ADDRESSES  4096
 
@@ -185,6 +186,8 @@ rpc_server_new(struct event_base *base, const struct conf_rpc_server *conf, cons
 		rc = cors_new(conf->cors, &srv->cors, err);
 	if (rc == 0)
 		rc = listeners_open(conf->bind_address, &srv->listeners, err);
+	for (size_t i = 0; rc == 0 && i < srv->listeners.n; i++)
+		fd_notice_vanished(srv->listeners.fd[i]); /* for all that is accepted */
 	if (rc == 0) {
 		rc = arm(srv);
 		if (rc != 0)
@@ -308,7 +311,7 @@ rpc_server_hold(struct rpc_server *srv, bool on)
 bool
 rpc_server_is_quiet(const struct rpc_server *srv)
 {
-	return TAILQ_EMPTY(&srv->busy);
+	return TAILQ_EMPTY(&srv->busy) && !rpc_conn_is_any_fresh(srv, FRESH_MS);
 }
 
 uint16_t

@@ -51,7 +51,7 @@ void rpc_server_free(struct rpc_server *);
 /* While on no connection is accepted: new ones wait in the kernel's queue. Requests of open ones are served, and each
  * answer says that its connection ends with it: a server that is about to be replaced comes to rest without a refusal. */
 void rpc_server_hold(struct rpc_server *, bool on);
-/* Is no request under way, and no answer? */
+/* Is no request under way, no answer, and no connection so young that its first request may be? */
 bool rpc_server_is_quiet(const struct rpc_server *);
 
 uint16_t rpc_server_port(const struct rpc_server *);
