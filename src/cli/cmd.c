@@ -78,6 +78,10 @@ cmd_print_program(const struct cmd_program *prog, FILE *out)
 		snprintf(left, sizeof left, "%s%s%s", cmd->words, *cmd->args ? " " : "", cmd->args);
 		fprintf(out, "  %s %-40s %s\n", prog->name, left, cmd->help);
 	}
+	if (prog->signals)
+		fprintf(out, "\nSignals:\n");
+	for (const struct cmd_signal *s = prog->signals; s && s->names; s++)
+		fprintf(out, "  %-10s %s\n", s->names, s->help);
 	fprintf(out,
 	    "\nEach verb knows --help. %s names the settings: files and folders, separated by colons.\n"
 	    "Exit status: 0 done, 1 failed, 64 wrong usage, 69 the server could not be reached, 78 wrong settings.\n",

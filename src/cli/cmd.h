@@ -31,12 +31,19 @@ struct cmd {
 	int usage_code;                      /* of wrong usage; 0: EXIT_USAGE */
 };
 
+/* What a signal does to the running program. */
+struct cmd_signal {
+	const char *names; /* "INT, QUIT" as the man page has them */
+	const char *help;
+};
+
 struct cmd_program {
 	const char *name; /* in the build tree; messages use the file's own */
 	const char *summary;
 	const char *environment; /* name of the settings variable */
 	const struct cmd *cmds;
 	size_t n_cmds;
+	const struct cmd_signal *signals; /* ends at names NULL; NULL: none of its own */
 };
 
 /* Finds the verb (as many words of argv as it has), parses its options with

@@ -211,11 +211,19 @@ static const struct cmd hyper_cmds[] = {
 	{ .words = "sd sign", .args = "FILE", .help = "sign any JSON" },
 };
 
+static const struct cmd_signal hyper_signals[] = {
+	{ "TERM", "let calls in flight come to their end within drain_timeout, then exit; a second one: now" },
+	{ "INT, QUIT", "exit now" },
+	{ "HUP", "reload the settings, certificates and keys: all of it, or nothing" },
+	{ "USR1", "open the log file again" },
+	{ NULL, NULL },
+};
+
 int
 main(int argc, char **argv)
 {
 	static const struct cmd_program program = { "hyper", "message server between operators and their applications",
-		"HYPER_SETTINGS", hyper_cmds, ARRAY_LEN(hyper_cmds) };
+		"HYPER_SETTINGS", hyper_cmds, ARRAY_LEN(hyper_cmds), hyper_signals };
 
 	/* `hyper sd` has verbs of its own and parses them itself. */
 	if (argc > 1 && strcmp(argv[1], "sd") == 0)

@@ -542,7 +542,7 @@ int
 hyper_sd_main(int argc, char **argv)
 {
 	static const struct cmd_program program = { "hyper sd", "records of the service directory", "HYPER_SETTINGS",
-		sd_verbs, ARRAY_LEN(sd_verbs) };
+		sd_verbs, ARRAY_LEN(sd_verbs), NULL };
 
 	return cmd_main(&program, argc, argv);
 }

@@ -248,11 +248,20 @@ static const struct cmd proxy_cmds[] = {
 	{ .words = "worker", .args = "SLOT GENERATION", .min_args = 2, .max_args = 2, .run = proxy_worker },
 };
 
+static const struct cmd_signal proxy_signals[] = {
+	{ "TERM", "drain: let pairs and tokens come to their end within drain_timeout, then exit; a second one: now" },
+	{ "INT, QUIT", "exit now" },
+	{ "HUP", "reload the settings, certificates and keys: all of it, or nothing" },
+	{ "USR1", "open the log file again" },
+	{ "USR2", "upgrade: execute the program anew in place, without cutting a pair" },
+	{ NULL, NULL },
+};
+
 int
 main(int argc, char **argv)
 {
 	static const struct cmd_program program = { "proxy", "relay between Hyper servers that can only dial out",
-		"PROXY_SETTINGS", proxy_cmds, ARRAY_LEN(proxy_cmds) };
+		"PROXY_SETTINGS", proxy_cmds, ARRAY_LEN(proxy_cmds), proxy_signals };
 
 	return cmd_main(&program, argc, argv);
 }

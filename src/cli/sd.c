@@ -105,12 +105,20 @@ static const struct cmd sd_cmds[] = {
 	    .run = sd_verb_stop },
 };
 
+static const struct cmd_signal sd_signals[] = {
+	{ "TERM", "answer what has come, then exit" },
+	{ "INT, QUIT", "exit now" },
+	{ "HUP", "reload the settings, certificates and keys: all of it, or nothing" },
+	{ "USR1", "open the log file again" },
+	{ NULL, NULL },
+};
+
 int
 main(int argc, char **argv)
 {
 	static const struct cmd_program program = { "sd",
 		"service directory: signed records, who is who, who may call whom", "SD_SETTINGS", sd_cmds,
-		ARRAY_LEN(sd_cmds) };
+		ARRAY_LEN(sd_cmds), sd_signals };
 
 	return cmd_main(&program, argc, argv);
 }
