@@ -107,4 +107,6 @@ sub runs { return $p->{d}->is_running }
 my %common = (settled => \&settled, runs => \&runs, excused => qr/bev_new/);
 fail_walk($master, $_, scenario => \&paired, %common) for qw(mem fd kernel send recv msg);
 fail_walk($worker, $_, scenario => \&paired, %common) for qw(mem fd kernel send recv msg splice);
+# One party comes, the other never does: its end is the token's, whatever failed. An expiry takes a second each.
+fail_walk($master, $_, scenario => \&expired, %common, what => "an expiry, $_", short => 4) for qw(mem kernel);
 hyper_done();

@@ -37,6 +37,19 @@ my %common = (runs => \&runs, short => 8, program => 'sd');
 sub ready_to_submit { $next = $sd->record(name => 'op-' . ++$sd->{n}); return }
 fail_walk($page, $_, %common, before => \&ready_to_submit, scenario => \&submit) for qw(mem fd send recv);
 fail_walk($page, $_, %common, scenario => \&look) for qw(mem kernel);
+# Its disk: a failed write refuses this submit; after a failed sync the store is poisoned, and sd ends, to verify all at its next start (faults.md).
+my $ended = 0;
+sub lives_again {
+	return 1 if $sd->{daemon}->is_running;
+	ok($sd->{daemon}->count_log(qr/ error .*(?:poison|store|disk|sync)/), 'it says why it ended') or diag($sd->{daemon}->log_tail);
+	$ended++;
+	with_pages($page, sub { $sd->start_sd });
+	return 1;
+}
+# It may end right after its answer.
+sub submit_to_disk { my $said = submit(); wait_until { !$sd->{daemon}->is_running } 0.3 if $said ne 'ok'; return $said }
+fail_walk($page, 'disk', %common, runs => \&lives_again, before => \&ready_to_submit, scenario => \&submit_to_disk, short => 12);
+note("it ended $ended times");
 my %there = map { $_->{hash} => 1 } @{ $sd->records };
 is_deeply([ grep { !$there{$_} } sort keys %acknowledged ], [], 'what was acknowledged is there');
 hyper_done();

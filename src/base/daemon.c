@@ -54,10 +54,11 @@ struct daemon {
 /* --- memory of libevent -------------------------------------------------------- */
 
 /* bufferevent_setwatermark() and bufferevent_socket_new() of libevent 2.1.12 add a callback of 40 bytes and do not
- * look whether there was memory for it: a null pointer, or a connection that never writes. What is that small comes
- * out of here when malloc() has nothing. Only the loop's thread uses libevent. */
-#define SPARE_BYTES  64
-#define SPARE_BLOCKS 256
+ * look whether there was memory for it: a null pointer, or a connection that never writes. When there is none for one
+ * of its buffers (136 bytes), bufferevent_openssl_socket_new() frees what it has not finished, and crashes. What is that
+ * small comes out of here when malloc() has nothing. Only the loop's thread uses libevent. */
+#define SPARE_BYTES  144
+#define SPARE_BLOCKS 128
 
 union spare {
 	union spare *next; /* while it is free */

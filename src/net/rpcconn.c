@@ -642,7 +642,11 @@ bev_new(struct rpc_server *srv, int fd, SSL **ret_ssl)
 
 	if (srv->tls == NULL)
 		bev = bufferevent_socket_new(srv->base, fd, options);
-	else if ((ssl = tls_ssl_new(srv->tls, TLS_SERVER, NULL)) != NULL)
+	else if ((ssl = tls_ssl_new(srv->tls, TLS_SERVER, NULL)) != NULL && SSL_set_fd(ssl, fd) != 1) {
+		/* libevent would not look whether it could, and the client would wait for the handshake's deadline */
+		SSL_free(ssl);
+		ssl = NULL;
+	} else if (ssl != NULL)
 		bev = bufferevent_openssl_socket_new(srv->base, fd, ssl, BUFFEREVENT_SSL_ACCEPTING, options);
 	if (bev == NULL)
 		fd_close(&fd); /* `ssl` was freed with it */

@@ -75,15 +75,15 @@ sub where {
 
 # Which n of `count` a walk takes.
 sub steps {
-	my ($count, $short) = @_;
+	my ($count, $short, $first) = @_;
 	return 1 .. $count if $ENV{HYPER_LONG} || $count <= $short;
 	my $stride = ($count - 1) / ($short - 1);
-	my %n = map { 1 + int($_ * $stride) => 1 } 0 .. $short - 1;
+	my %n = map { $_ => 1 } (map { 1 + int($_ * $stride) } 0 .. $short - 1), 1 .. $first;
 	return sort { $a <=> $b } keys %n;
 }
 
 # Options: scenario => code that returns 'ok' or why not ('silent...' is never right); settled => code; before => code that runs while nothing fails; runs => code: the
-# program lives; short => how many n (20); times, errno as arm(); allowed => what a failed scenario may say;
+# program lives; short => how many n (20), first => and all up to this one; times, errno as arm(); allowed => what a failed scenario may say;
 # excused => calls (by where()) after whose failure nothing may be heard until a deadline that is longer than the walk's patience.
 sub fail_walk {
 	my ($page, $kinds, %opt) = @_;
@@ -105,7 +105,7 @@ sub fail_walk {
 	$opt{settled}->() if $opt{settled};
 	my $blocks = $page->blocks;
 	my ($done, $reached) = (0, 0);
-	for my $n (steps($count, $opt{short} // 20)) {
+	for my $n (steps($count, $opt{short} // 20, $opt{first} // 0)) {
 		$before->();
 		$page->arm($kinds, $n, $opt{times}, $opt{errno});
 		my $said = $opt{scenario}->();
