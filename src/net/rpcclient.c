@@ -35,6 +35,7 @@
 #include "hyper/base/log.h"
 #include "hyper/net/tls.h"
 #include "hyper/wire/json.h"
+#include "net/rpclane.h"
 
 #define CONNECT_MS      10000L
 #define CONN_MAX        256L     /* calls beyond wait inside curl, under their deadlines */
@@ -47,7 +48,8 @@
 struct client_call {
 	struct rpc_client *client; /* NULL: it was being freed when the call came */
 	struct event *ev;          /* deadline, or the answer is there */
-	CURL *easy;                /* NULL when curl has nothing to do with it any more */
+	CURL *easy;                /* NULL when curl has nothing to do with it (any more) */
+	struct lane *lane;         /* NULL unless it goes that way */
 	char *request;
 	char *response;
 	size_t len, cap;
@@ -88,6 +90,10 @@ struct rpc_client {
 	TAILQ_HEAD(, client_call) calls;
 	CURL *spare[SPARE_MAX]; /* all set but for the call */
 	size_t n_spare;
+	struct lanes *lanes;                /* NULL: none */
+	char hostport[2 * CLIENT_TEXT_MAX]; /* for lanes, with the two below; "" where only libcurl knows the way */
+	char host_header[2 * CLIENT_TEXT_MAX];
+	char path[2 * CLIENT_TEXT_MAX];
 };
 
 static enum end_reason
@@ -119,13 +125,15 @@ fail(const struct rpc_client *cl, enum end_reason reason, const char *why)
 	return a;
 }
 
-/* Takes the call away from curl. A handle whose transfer is over can be used again. */
+/* Takes the call away from curl, or from its lane. A handle whose transfer is over can be used again. */
 static void
 call_detach(struct client_call *call, bool is_over)
 {
 	struct rpc_client *cl = call->client;
 	CURL *e = call->easy;
 
+	lane_cancel(call->lane);
+	call->lane = NULL;
 	if (e == NULL)
 		return;
 	curl_multi_remove_handle(cl->multi, e);
@@ -178,8 +186,9 @@ on_call(evutil_socket_t fd, short what, void *arg)
 		const char *at = "no answer in time";
 		curl_off_t connected = 0;
 
-		curl_easy_getinfo(call->easy, CURLINFO_PRETRANSFER_TIME_T, &connected);
-		if (connected == 0)
+		if (call->easy)
+			curl_easy_getinfo(call->easy, CURLINFO_PRETRANSFER_TIME_T, &connected);
+		if (call->easy && connected == 0)
 			at = "no connection in time";
 		call_detach(call, false);
 		call->answer = fail(call->client, END_DEADLINE, at);
@@ -188,25 +197,23 @@ on_call(evutil_socket_t fd, short what, void *arg)
 	call_deliver(call);
 }
 
+static struct rpc_answer
+answer_too_big(const struct rpc_client *cl)
+{
+	char why[WHY_MAX];
+
+	snprintf(why, sizeof(why), "the answer is over the limit of %zu bytes", JSON_MAX_BYTES);
+	return fail(cl, END_INTERNAL, why);
+}
+
 /* What came, as an answer; HTTP's status does not matter where the body is clear (protocol.md 4.4). */
 static struct rpc_answer
-answer_of(struct client_call *call, CURLcode code, long status)
+answer_of_body(const struct rpc_client *cl, const char *body, size_t len, long status)
 {
-	const struct rpc_client *cl = call->client;
 	struct rpc_answer answer;
 	char why[WHY_MAX];
-	int rc;
+	int rc = rpc_answer_parse(body, len, &answer);
 
-	if (call->too_big) {
-		snprintf(why, sizeof(why), "the answer is over the limit of %zu bytes", JSON_MAX_BYTES);
-		return fail(cl, END_INTERNAL, why);
-	}
-	if (code != CURLE_OK) {
-		const char *text = call->why[0] != '\0' ? call->why : curl_easy_strerror(code);
-
-		return fail(cl, reason_of(code, text), text);
-	}
-	rc = rpc_answer_parse(call->response != NULL ? call->response : "", call->len, &answer);
 	/* no result means `{}`, but `{"message":"not found"}` with a 404 means a wrong path */
 	if (rc == 0 && (answer.code != 0 || answer.result != NULL || status == 200))
 		return answer;
@@ -215,6 +222,18 @@ answer_of(struct client_call *call, CURLcode code, long status)
 	snprintf(why, sizeof(why), "HTTP status %ld, and %s: is this the right endpoint?", status,
 	    rc == -ENOMEM ? "no memory to read the answer" : "what came is no JSON-RPC answer");
 	return fail(cl, END_INTERNAL, why);
+}
+
+static struct rpc_answer
+answer_of(struct client_call *call, CURLcode code, long status)
+{
+	const char *text = call->why[0] != '\0' ? call->why : curl_easy_strerror(code);
+
+	if (call->too_big)
+		return answer_too_big(call->client);
+	if (code != CURLE_OK)
+		return fail(call->client, reason_of(code, text), text);
+	return answer_of_body(call->client, call->response != NULL ? call->response : "", call->len, status);
 }
 
 /* Collects what curl has finished. Callbacks come later, so the client stays. */
@@ -227,12 +246,15 @@ collect(struct rpc_client *cl)
 	while ((msg = curl_multi_info_read(cl->multi, &left)) != NULL) {
 		struct client_call *call = NULL;
 		CURLcode code = msg->data.result;
-		long status = 0;
+		long status = 0, connects = 1;
 
 		if (msg->msg != CURLMSG_DONE)
 			continue;
 		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &call);
 		curl_easy_getinfo(msg->easy_handle, CURLINFO_RESPONSE_CODE, &status);
+		curl_easy_getinfo(msg->easy_handle, CURLINFO_NUM_CONNECTS, &connects);
+		if (cl->lanes != NULL && code == CURLE_OK && connects == 0)
+			lanes_may_open(cl->lanes);
 		call_detach(call, code == CURLE_OK);
 		call_done(call, answer_of(call, code, status));
 	}
@@ -489,7 +511,7 @@ set_multi(struct rpc_client *cl)
 
 /* Hands the call to curl, or marks it done with an error. */
 static void
-call_start(struct rpc_client *cl, struct client_call *call)
+call_curl(struct rpc_client *cl, struct client_call *call)
 {
 	CURL *e = call->request != NULL ? easy_get(cl) : NULL;
 
@@ -500,6 +522,31 @@ call_start(struct rpc_client *cl, struct client_call *call)
 		return;
 	}
 	call->easy = e;
+}
+
+static void
+on_lane(int status, const char *body, size_t len, void *arg)
+{
+	struct client_call *call = arg;
+
+	call->lane = NULL;
+	if (status == -EAGAIN)
+		call_curl(call->client, call);
+	else if (status == -EMSGSIZE)
+		call_done(call, answer_too_big(call->client));
+	else if (status < 0)
+		call_done(call, fail(call->client, END_UNREACHABLE, "the connection ended in the middle of an answer"));
+	else
+		call_done(call, answer_of_body(call->client, body, len, status));
+}
+
+static void
+call_start(struct rpc_client *cl, struct client_call *call)
+{
+	if (cl->lanes != NULL && call->request != NULL)
+		call->lane = lanes_call(cl->lanes, call->request, strlen(call->request), on_lane, call);
+	if (call->lane == NULL)
+		call_curl(cl, call);
 }
 
 /* `request` is given; NULL: there was no memory for it. */
@@ -599,6 +646,23 @@ set_server_name(struct rpc_client *cl, CURLU *u, const char *real, char err[RPC_
 	return cl->connect_to != NULL && add_header(cl, line) ? 0 : -ENOMEM;
 }
 
+/* What lanes need. Nothing for a proxy, a password, or what is too long. */
+static void
+set_direct(struct rpc_client *cl, CURLU *u, const char *real)
+{
+	char port[CLIENT_TEXT_MAX], path[CLIENT_TEXT_MAX], query[CLIENT_TEXT_MAX], part[CLIENT_TEXT_MAX];
+	bool has_port = url_part(u, CURLUPART_PORT, 0, port), has_query = url_part(u, CURLUPART_QUERY, 0, query);
+
+	if (cl->proxy_url[0] != '\0' || url_part(u, CURLUPART_USER, 0, part) ||
+	    url_part(u, CURLUPART_OPTIONS, 0, part) || url_part(u, CURLUPART_ZONEID, 0, part) ||
+	    !url_part(u, CURLUPART_PATH, 0, path) || strlen(cl->conf->endpoint) >= CLIENT_TEXT_MAX)
+		return;
+	snprintf(cl->host_header, sizeof(cl->host_header), "%s%s%s", real, has_port ? ":" : "", has_port ? port : "");
+	snprintf(cl->path, sizeof(cl->path), "%s%s%s", path, has_query ? "?" : "", has_query ? query : "");
+	if (url_part(u, CURLUPART_PORT, CURLU_DEFAULT_PORT, port))
+		snprintf(cl->hostport, sizeof(cl->hostport), "%s:%s", real, port);
+}
+
 static int
 set_endpoint(struct rpc_client *cl, CURLU *u, char err[RPC_CLIENT_ERR_MAX])
 {
@@ -623,6 +687,7 @@ set_endpoint(struct rpc_client *cl, CURLU *u, char err[RPC_CLIENT_ERR_MAX])
 		snprintf(cl->host, sizeof(cl->host), "%.*s", (int)len - 2, real + 1);
 	else
 		snprintf(cl->host, sizeof(cl->host), "%s", real);
+	set_direct(cl, u, real);
 	if (https) {
 		rc = tls_ctx_new(conf->tls, TLS_CLIENT, TLS_ALPN_NONE, &cl->tls, err);
 		if (rc == 0 && conf->tls->server_name != NULL && strcasecmp(conf->tls->server_name, cl->host) != 0)
@@ -693,6 +758,21 @@ out:
 }
 
 void
+rpc_client_use_lanes(struct rpc_client *cl, unsigned calls_per_s)
+{
+	const struct lanes_conf conf = { .base = cl->base,
+		.hostport = cl->hostport,
+		.host_header = cl->host_header,
+		.path = cl->path,
+		.load = calls_per_s,
+		.tls = cl->tls,
+		.server_name = cl->host };
+
+	if (cl->hostport[0] != '\0' && cl->lanes == NULL && lanes_new(&conf, &cl->lanes) < 0)
+		cl->lanes = NULL; /* libcurl does it */
+}
+
+void
 rpc_client_replace(struct rpc_client *cl, struct rpc_client *old)
 {
 	struct rpc_client *older;
@@ -729,6 +809,7 @@ rpc_client_free(struct rpc_client *cl)
 	while (cl->n_spare > 0)
 		curl_easy_cleanup(cl->spare[--cl->n_spare]);
 	free_multi(cl);
+	lanes_free(cl->lanes);
 	if (cl->timer != NULL)
 		event_free(cl->timer);
 	curl_slist_free_all(cl->headers);

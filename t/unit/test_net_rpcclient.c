@@ -25,6 +25,7 @@
 #include "hyper/wire/json.h"
 
 static struct event_base *base;
+static bool with_lanes; /* each test is run both ways */
 static struct rpc_call *pending[8];
 static size_t n_pending;
 
@@ -83,6 +84,7 @@ struct canned {
 	bool hold; /* keep the connection open afterwards */
 	char heard[4096];
 	uint16_t port;
+	int accepted;
 };
 
 static void
@@ -126,6 +128,7 @@ on_canned_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *
 	(void)l;
 	(void)sa;
 	(void)len;
+	((struct canned *)arg)->accepted++;
 	bufferevent_setcb(bev, on_canned_read, NULL, on_canned_event, arg);
 	bufferevent_enable(bev, EV_READ | EV_WRITE);
 }
@@ -218,6 +221,8 @@ client_new(struct conf_rpc_client *conf, const char *scheme, unsigned port, cons
 	snprintf(conf->endpoint, sizeof(endpoint[0]), "%s:%u%s", scheme, port, path);
 	if (rpc_client_new(base, conf, &cl, err) != 0)
 		fail_msg("%s", err);
+	if (with_lanes)
+		rpc_client_use_lanes(cl, 0);
 	return cl;
 }
 
@@ -360,6 +365,15 @@ test_canned(void **state)
 		{ "HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\n", true, "deadline", NULL },
 		{ "SSH-2.0-OpenSSH_9.2\r\n", false, "unreachable", NULL },
 		{ "", false, "unreachable", NULL },
+		{ "HTTP/1.1 200 OK\r\nTransfer-Encoding: "
+		  "chunked\r\n\r\n27\r\n{\"jsonrpc\":\"2.0\",\"result\":{},\"id\":"
+		  "\"id\"}\r\n0\r\n\r\n",
+		    false, "", NULL },
+		{ "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxx\r\n", false, "unreachable", NULL },
+		{ "HTTP/1.0 200 OK\r\n\r\n{\"jsonrpc\":\"2.0\",\"result\":{},\"id\":\"id\"}", false, "", NULL },
+		{ "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 39\r\n\r\n{\"jsonrpc\":\"2.0\","
+		  "\"result\":{},\"id\":\"id\"}",
+		    false, "", NULL },
 		{ "HTTP/1.1 2", true, "deadline", NULL },
 	};
 	size_t i, before = fd_count();
@@ -368,6 +382,7 @@ test_canned(void **state)
 	for (i = 0; i < ARRAY_LEN(cases); i++) {
 		struct conf_rpc_client conf = { .endpoint = NULL };
 		struct result r = { .calls = 0 };
+		const char *reason = cases[i].reason;
 		struct rpc_client *cl;
 		struct canned c;
 
@@ -375,7 +390,21 @@ test_canned(void **state)
 		cl = client_new(&conf, "http://127.0.0.1", c.port, "/jsonrpc");
 		call(cl, "echo", json_pack("{ss}", "k", "v"), cases[i].hold ? 300 : 5000, &r);
 		run_until(&r.calls, 1);
-		if (strcmp(r.reason, cases[i].reason) != 0 ||
+		if (with_lanes) {
+			int before_call;
+
+			run_until(&c.accepted, 2); /* libcurl's and a lane, which waits */
+			run_for(50);
+			before_call = c.accepted;
+			c.heard[0] = '\0';
+			call(cl, "echo", json_pack("{ss}", "k", "v"), cases[i].hold ? 300 : 5000, &r);
+			run_until(&r.calls, 2);
+			assert_int_equal(c.accepted, before_call + (cases[i].bytes[0] == '\0'));
+		}
+		/* what no answer of ours can be is not waited for */
+		if (with_lanes && strstr(cases[i].bytes, "9999999999"))
+			reason = "internal";
+		if (strcmp(r.reason, reason) != 0 ||
 		    (cases[i].message != NULL && strstr(r.answer.message, cases[i].message) == NULL))
 			fail_msg("case %zu: %s, %s", i, r.reason, r.answer.message);
 		assert_int_equal(r.answer.code, cases[i].reason[0] != '\0' ? RPC_INTERNAL : 0);
@@ -526,8 +555,11 @@ test_tls(void **state)
 
 		tls_set(&tls, &ca, cases[i].cert, cases[i].server_name);
 		cl = client_new(&conf, cases[i].host, rpc_server_port(srv), "/jsonrpc");
-		call(cl, "echo", json_object(), 10000, &r);
-		run_until(&r.calls, 1);
+		for (int k = 1; k <= 4; k++) { /* with lanes: libcurl's, then over one */
+			call(cl, "echo", json_object(), 10000, &r);
+			run_until(&r.calls, k);
+			run_for(30);
+		}
 		if (strcmp(r.reason, cases[i].reason) != 0)
 			fail_msg("case %zu: %s, %s", i, r.reason, r.answer.message);
 		assert_int_equal(r.answer.code, cases[i].reason[0] != '\0' ? RPC_INTERNAL : 0);
@@ -537,6 +569,49 @@ test_tls(void **state)
 	}
 	server_free(srv);
 	tls_unset(&stls);
+}
+
+/* Each answer to its own call, while calls overlap, lanes come and go, and some calls are given up. */
+static void
+test_many(void **state)
+{
+	enum { N = 300 };
+	struct conf_rpc_server sconf = { .path = NULL };
+	struct rpc_server *srv = server_new(&sconf);
+	struct conf_rpc_client conf = { .endpoint = NULL };
+	struct rpc_client *cl = client_new(&conf, "http://127.0.0.1", rpc_server_port(srv), "/jsonrpc");
+	static struct result r[N];
+	char large[70000], number[16];
+	int i, k;
+
+	(void)state;
+	memset(large, 'x', sizeof(large) - 1);
+	large[sizeof(large) - 1] = '\0';
+	memset(r, 0, sizeof(r));
+	for (i = 0; i < N; i += k) {
+		for (k = 0; k < 10; k++) {
+			snprintf(number, sizeof(number), "%d", i + k);
+			if (i == 100 && k < 2)
+				call(cl, "never", json_object(), 50, &r[i + k]);
+			else
+				call(cl, "echo", json_pack("{ssss}", "n", number, "t", k == 3 ? large : ""), 10000,
+				    &r[i + k]);
+		}
+		for (k = 0; k < 10; k++)
+			run_until(&r[i + k].calls, 1);
+	}
+	for (i = 0; i < N; i++) {
+		snprintf(number, sizeof(number), "%d", i);
+		if (i == 100 || i == 101) {
+			assert_string_equal(r[i].reason, "deadline");
+		} else {
+			assert_int_equal(r[i].answer.code, 0);
+			assert_string_equal(json_str(r[i].answer.result, "n"), number);
+		}
+		rpc_answer_fini(&r[i].answer);
+	}
+	rpc_client_free(cl);
+	server_free(srv);
 }
 
 static void
@@ -580,7 +655,7 @@ test_refused(void **state)
 static int
 setup(void **state)
 {
-	(void)state;
+	with_lanes = *state != NULL;
 	base = event_base_new();
 	return base != NULL ? 0 : -1;
 }
@@ -597,6 +672,7 @@ teardown(void **state)
 int
 main(void)
 {
+	static int lanes;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_answers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
@@ -606,6 +682,13 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_unreachable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tls, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+		{ "test_limits, lanes", test_limits, setup, teardown, &lanes },
+		{ "test_stopped, lanes", test_stopped, setup, teardown, &lanes },
+		{ "test_canned, lanes", test_canned, setup, teardown, &lanes },
+		{ "test_proxies, lanes", test_proxies, setup, teardown, &lanes },
+		{ "test_unreachable, lanes", test_unreachable, setup, teardown, &lanes },
+		{ "test_tls, lanes", test_tls, setup, teardown, &lanes },
+		{ "test_many, lanes", test_many, setup, teardown, &lanes },
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

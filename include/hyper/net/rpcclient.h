@@ -25,6 +25,11 @@ void rpc_client_free(struct rpc_client *);
  * freed, by rpc_client_free(cl) at the latest. `old` is given: whoever borrows it gets `cl` instead. From the loop. */
 void rpc_client_replace(struct rpc_client *cl, struct rpc_client *old);
 
+/* For calls by the thousand: from so many in a second on they go over kept connections of our own, besides libcurl's,
+ * once the server was seen to keep one (docs/decisions/033). 0: from the first call on. */
+#define RPC_CLIENT_LOAD 32
+void rpc_client_use_lanes(struct rpc_client *, unsigned calls_per_s);
+
 /* One call; `params` and texts are copied. `cb` gets what the other side
  * answered, or an error of ours (is_local): RPC_INTERNAL with data.reason "unreachable",
  * "tls", "deadline", or "internal"; the message names the endpoint and libcurl's reason. An

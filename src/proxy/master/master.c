@@ -333,6 +333,7 @@ start_broker(struct master *m, char err[LISTEN_ERR_MAX])
 	rc = rpc_client_new(base, c->rpc_client, &m->client, err);
 	if (rc < 0)
 		return rc;
+	rpc_client_use_lanes(m->client, RPC_CLIENT_LOAD);
 	bc.client = m->client;
 	bc.sessions = m->sessions;
 	m->broker = brokering_new(&bc);

@@ -92,6 +92,8 @@ prepare(const struct master *m, struct next *n)
 
 	if (rpc_client_new(daemon_base(m->daemon), c->rpc_client, &n->client, err) < 0)
 		rc = reload_fault(&n->report, "public.jsonrpc_client", err);
+	else
+		rpc_client_use_lanes(n->client, RPC_CLIENT_LOAD);
 	if (rpc_server_prepare(c->rpc_server, &n->server, err) < 0)
 		rc = reload_fault(&n->report, "public.jsonrpc_server", err);
 	return rc;
