@@ -347,7 +347,8 @@ read_field(const msgpack_object *o, const struct chan_field *f, struct chan_msg 
 	case WORD:
 		if (o->type != MSGPACK_OBJECT_STR || !word_is_plain(o->via.str.ptr, o->via.str.size))
 			return false;
-		memcpy(at, o->via.str.ptr, o->via.str.size);
+		if (o->via.str.size > 0) /* msgpack-c has no pointer to nothing */
+			memcpy(at, o->via.str.ptr, o->via.str.size);
 		return true;
 	case UINT64:
 	case UINT32:
