@@ -22,6 +22,7 @@
 #include <event2/event.h>
 
 #include "hyper/base/fd.h"
+#include "proxy/master/pairing.h"
 
 struct model m;
 
@@ -398,12 +399,21 @@ is_right(const struct proc *p, const struct mpair *pair, const struct chan_msg *
 	return pair->state == P_HANDING && (msg->type == CHAN_PAIRED || !pair->is_new);
 }
 
+/* What was posted while the master read from this worker leaves behind that: the worker cannot know of it. */
+static bool
+is_unsent(const struct slot *s, uint64_t id)
+{
+	const struct pair *real = pairing_find(meet_pairs(m.meet), id);
+
+	return real && real->state == PAIR_HANDING && slot_has_queued(s, real->fd[1]);
+}
+
 /* PAIRED, ENDED, MOVED. */
 static int
 on_pair_message(struct proc *p, struct slot *s, const struct chan_msg *msg, int *fd, bool lost)
 {
 	struct mpair *pair = model_pair(msg->pair);
-	bool right = is_right(p, pair, msg);
+	bool right = is_right(p, pair, msg) && !is_unsent(s, msg->pair);
 	int rc;
 
 	now.what = !right ? DO_NOTHING : msg->type == CHAN_ENDED ? DO_ENDED : DO_MOVED;
