@@ -54,6 +54,14 @@ sub hup {
 	($exit, $out) = verb($p, 'check', '--diff');
 	like($out, qr/^over the new limit: public\.max_pairs_per_operator: 1 now/m, 'how many pairs a new limit would be below');
 	is(count($p, qr/ reloaded /), 1, 'it changes nothing');
+	my ($fresh) = $p->come('');
+	settings($p, max_pairs => 1, max_unauthenticated => 1, workers => 1, idle_timeout => '0.001');
+	my ($fresh2, $fresh3) = map { $p->come('') } 1, 2;
+	my $seen = '';
+	ok((wait_until { $seen = (verb($p, 'check', '--diff'))[1]; $seen =~ /idle_timeout: 2 pairs/ && $seen =~ /max_unauthenticated: [12] / } 20), 'what connections would be touched') or diag($seen);
+	like($seen, qr/^touched: public\.idle_timeout: 2 pairs are silent for longer: they end$/m, 'silent pairs');
+	close $_ for $fresh, $fresh2, $fresh3;
+	settings($p, max_pairs_per_operator => 1, table_slots => 128, token_timeout => '1.5', log_level => '"info"');
 	($exit, $out, $err) = verb($p, 'reload');
 	is("$exit $err", '0 ', 'reload: exit status 0');
 	my $was = 5 * HyperTest::slow_factor();

@@ -96,11 +96,16 @@ print_reload(const json_t *a, bool dry)
 {
 	const json_t *changed = json_object_get(a, "changed"), *restart = json_object_get(a, "restart"), *n;
 	const char *key;
+	size_t i;
 
 	print_changes(changed, dry ? "would change" : "changed");
 	print_changes(restart, "needs a restart");
 	json_object_foreach ((json_t *)json_object_get(a, "over"), key, n)
 		printf("over the new limit: %s: %lld now, they stay\n", key, (long long)json_integer_value(n));
+	json_array_foreach (json_object_get(a, "touched"), i, n)
+		printf("touched: %s: %lld %s\n", json_string_value(json_object_get(n, "key")),
+		    (long long)json_integer_value(json_object_get(n, "n")),
+		    json_string_value(json_object_get(n, "what")));
 	if (json_array_size(changed) + json_array_size(restart) == 0)
 		printf("no setting differs%s\n", dry ? "" : "; certificates and keys were read again");
 	return EXIT_OK;

@@ -27,6 +27,7 @@
 #include "proxy/master/derive.h"
 #include "proxy/master/master.h"
 #include "proxy/master/tally.h"
+#include "proxy/master/touched.h"
 
 /* Made by a reload, applied or thrown away as a whole. */
 struct next {
@@ -157,7 +158,7 @@ json_t *
 reload_settings(struct master *m, bool dry)
 {
 	struct next n = { 0 };
-	json_t *ret, *held_over = NULL;
+	json_t *ret, *held_over = NULL, *touched = NULL;
 	int rc;
 
 	if (!dry)
@@ -174,6 +175,8 @@ reload_settings(struct master *m, bool dry)
 		rc = reload_open_log(&n.report, "proxy", m->conf->log, CONF_LOG(n.conf));
 	if (rc == 0)
 		held_over = over(m, &n);
+	if (rc == 0) /* of before: the next ones are about to be applied */
+		touched = touched_by(&m->view, &m->limits, n.conf->public, &n.limits);
 	if (rc == 0 && !dry)
 		apply(m, &n);
 	if (!dry) {
@@ -181,6 +184,9 @@ reload_settings(struct master *m, bool dry)
 		reload_log(&n.report, rc == 0);
 	}
 	ret = reload_answer(&n.report, rc == 0, held_over);
+	if (ret && touched)
+		(void)json_object_set(ret, "touched", touched);
+	json_decref(touched);
 	next_fini(&n);
 	return ret;
 }
