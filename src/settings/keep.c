@@ -275,6 +275,8 @@ on_diff(const char *key, const char *before, const char *after, int reload, void
 	bool is_live = v && after ? strcmp(v->value, after) == 0 : !v && !after;
 
 	(void)reload;
+	if (strcmp(before ? before : "unset", after ? after : "unset") == 0)
+		return; /* a key of a group that is new or gone, and not set there */
 	t->each(key, before, after, is_live, t->arg);
 }
 

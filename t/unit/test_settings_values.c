@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -515,11 +516,104 @@ test_values_of_hyper(void **state)
 	conf_hyper_free(c);
 }
 
+static void
+note_fate(const char *key, const char *before, const char *after, int reload, void *arg)
+{
+	size_t n = strlen(arg);
+
+	(void)before;
+	(void)after;
+	snprintf((char *)arg + n, 2000 - n, "%s %s\n", key, reload ? "live" : "restart");
+}
+
+/* Adds what the settings hold for all keys, so that two of them can be compared. */
+static char *
+all_values(const struct conf_hyper *c)
+{
+	struct settings_values v = { 0 };
+	char *text = calloc(1, 20000);
+
+	assert_int_equal(settings_values_hyper(c, &v), 0);
+	for (size_t i = 0; i < v.n; i++)
+		snprintf(text + strlen(text), 20000 - strlen(text), "%s=%s\n", v.v[i].key, v.v[i].value);
+	settings_values_free(&v);
+	return text;
+}
+
+#define RPC_IN  "{ name = \"in\"; type = \"jsonrpc_server\"; settings = { bind_address = \"h:0\"; }; }"
+#define RPC_OUT "{ name = \"out\"; type = \"jsonrpc_client\"; settings = { endpoint = \"http://h/\"; }; }"
+#define OTHER   "{ name = \"in\"; type = \"jsonrpc_server\"; settings = { bind_address = \"h:1\"; path = \"/p\"; }; }"
+
+/* What a reload takes over, and what stays: values, lists of another length, groups of another type. */
+static void
+test_carry(void **state)
+{
+	static const struct {
+		const char *in_use, *to, *want, *same_as; /* same_as: what `to` is afterwards; NULL: as in use */
+	} tab[] = {
+		{ HYPER "", HYPER "", "", NULL },
+		{ HYPER "", HYPER "call_timeout = 7;", "call_timeout live\n", HYPER "call_timeout = 7;" },
+		{ HYPER "", HYPER "admin_socket = \"/a\"; call_timeout = 7;",
+		    "admin_socket restart\ncall_timeout live\n", HYPER "call_timeout = 7;" },
+		{ HYPER "admin_socket = \"/a\";", HYPER "", "admin_socket restart\n", NULL },
+		{ HYPER "channels = ( " RPC_IN " );", HYPER "channels = ( " OTHER " );",
+		    "channels[0].settings.bind_address restart\nchannels[0].settings.path live\n",
+		    HYPER "channels = ( { name = \"in\"; type = \"jsonrpc_server\"; settings = { bind_address = "
+			  "\"h:0\"; path = \"/p\"; }; } );" },
+		{ HYPER "channels = ( " RPC_IN " );", HYPER "channels = ( " RPC_OUT " );",
+		    "channels[0].name restart\nchannels[0].type restart\nchannels[0].settings.endpoint restart\n"
+		    "channels[0].settings.bind_address restart\nchannels[0].settings.path restart\n"
+		    "channels[0].settings.allowed_clients restart\n"
+		    "channels[0].settings.max_connections restart\nchannels[0].settings.request_timeout restart\n",
+		    NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(tab); i++) {
+		struct conf_hyper *in_use = hyper_of(tab[i].in_use), *to = hyper_of(tab[i].to);
+		struct conf_hyper *want = hyper_of(tab[i].same_as ? tab[i].same_as : tab[i].in_use);
+		char text[2000] = "", *is, *should;
+
+		assert_int_equal(settings_carry_hyper(to, in_use, note_fate, text), 0);
+		assert_string_equal(text, tab[i].want);
+		is = all_values(to);
+		should = all_values(want);
+		assert_string_equal(is, should);
+		free(is);
+		free(should);
+		conf_hyper_free(in_use);
+		conf_hyper_free(want);
+		conf_hyper_free(to);
+	}
+}
+
+/* A list of another length stays as a whole. */
+static void
+test_carry_length(void **state)
+{
+	struct conf_hyper *in_use = hyper_of(HYPER "channels = ( " RPC_IN ", " RPC_OUT " );");
+	struct conf_hyper *to = hyper_of(HYPER "channels = ( " OTHER " );");
+	char text[2000] = "", *is, *should = all_values(in_use);
+
+	(void)state;
+	assert_int_equal(settings_carry_hyper(to, in_use, note_fate, text), 0);
+	assert_null(strstr(text, "live"));
+	assert_non_null(strstr(text, "channels[1].name restart\n"));
+	is = all_values(to);
+	assert_string_equal(is, should);
+	free(is);
+	free(should);
+	conf_hyper_free(in_use);
+	conf_hyper_free(to);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_diff),
+		cmocka_unit_test(test_carry),
+		cmocka_unit_test(test_carry_length),
 		cmocka_unit_test(test_values_of_hyper),
 		cmocka_unit_test(test_proxy_defaults),
 		cmocka_unit_test(test_proxy_values),
