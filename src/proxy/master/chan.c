@@ -162,13 +162,14 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	/* One that is not full is the last one most of the time; should it not be, the loop comes here again. */
 	c->is_reading = true;
 	do {
 		rc = receive_some(c, &why);
 		n += rc;
 		if (c->n >= CHAN_DATAGRAM_MSGS)
 			flush_outbox(c);
-	} while (rc > 0 && n < CHAN_BATCH && c->n < CHAN_OUTBOX / 2);
+	} while (rc == CHAN_DATAGRAM_MSGS && n < CHAN_BATCH && c->n < CHAN_OUTBOX / 2);
 	c->is_reading = false;
 	if (c->n > 0)
 		flush_outbox(c);

@@ -532,7 +532,8 @@ channel_on_event(struct worker *w)
 			return 0;
 		r = receive_some(w);
 		left -= r;
-	} while (r > 0 && left > 0 && w->state != WRK_DONE && w->chan_fd >= 0);
+		/* one that is not full is the last one most of the time; should it not be, epoll says so again */
+	} while (r == CHAN_DATAGRAM_MSGS && left > 0 && w->state != WRK_DONE && w->chan_fd >= 0);
 	return r < 0 ? r : 0;
 }
 
