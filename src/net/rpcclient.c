@@ -237,6 +237,17 @@ answer_of(struct client_call *call, CURLcode code, long status)
 }
 
 /* Collects what curl has finished. Callbacks come later, so the client stays. */
+/* Does the answer end its connection (RFC 9112 9.6)? libcurl counts no connection for a request that it sent again, so
+ * its count alone would not tell. */
+static bool
+says_close(CURL *easy)
+{
+	struct curl_header *h;
+
+	return curl_easy_header(easy, "Connection", 0, CURLH_HEADER, -1, &h) == CURLHE_OK &&
+	       strcasestr(h->value, "close") != NULL;
+}
+
 static void
 collect(struct rpc_client *cl)
 {
@@ -253,8 +264,10 @@ collect(struct rpc_client *cl)
 		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &call);
 		curl_easy_getinfo(msg->easy_handle, CURLINFO_RESPONSE_CODE, &status);
 		curl_easy_getinfo(msg->easy_handle, CURLINFO_NUM_CONNECTS, &connects);
-		if (cl->lanes != NULL && code == CURLE_OK && connects == 0)
-			lanes_may_open(cl->lanes);
+		if (cl->lanes != NULL && code == CURLE_OK && says_close(msg->easy_handle))
+			lanes_may_open(cl->lanes, false);
+		else if (cl->lanes != NULL && code == CURLE_OK && connects == 0)
+			lanes_may_open(cl->lanes, true);
 		call_detach(call, code == CURLE_OK);
 		call_done(call, answer_of(call, code, status));
 	}

@@ -29,6 +29,7 @@
 
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
+#include "hyper/base/log.h"
 #include "hyper/net/dial.h"
 #include "hyper/net/tls.h"
 #include "hyper/wire/json.h"
@@ -395,6 +396,7 @@ lane_open(struct lanes *all)
 
 	if (!l)
 		return;
+	log_debug("lane_opened", "to=%s lanes=%zu", all->hostport, all->n + 1);
 	l->all = all;
 	l->fd = -1;
 	l->state = LANE_DIALLING;
@@ -440,9 +442,11 @@ count_call(struct lanes *all, int64_t now_ms)
 }
 
 void
-lanes_may_open(struct lanes *all)
+lanes_may_open(struct lanes *all, bool is_kept)
 {
-	all->is_kept = true;
+	if (all->is_kept != is_kept)
+		log_debug("lanes", "to=%s kept=%d", all->hostport, is_kept);
+	all->is_kept = is_kept;
 }
 
 struct lane *

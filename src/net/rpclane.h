@@ -9,6 +9,7 @@
 #ifndef NET_RPCLANE_H
 #define NET_RPCLANE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include <openssl/ssl.h>
@@ -38,8 +39,8 @@ int lanes_new(const struct lanes_conf *, struct lanes **ret) ATTR_MUST_USE;
 /* No callback comes any more. NULL is fine. */
 void lanes_free(struct lanes *);
 
-/* The server was seen to keep a connection: no lane is opened before that. */
-void lanes_may_open(struct lanes *);
+/* Was the server just seen to keep a connection, or to end one? No lane is opened before the first, nor after the second. */
+void lanes_may_open(struct lanes *, bool is_kept);
 
 /* Sends `request` on a connection that waits. NULL: there is none, or it is not worth one; some may be opened for later
  * calls. Else borrowed until `cb`, or lane_cancel(). */
