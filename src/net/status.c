@@ -247,6 +247,31 @@ status_tile(const char *label, json_t *value, const char *unit, const char *leve
 	return json_pack("{s:s, s:o, s:s, s:s}", "label", label, "value", value, "unit", unit, "level", level);
 }
 
+void
+status_add_tile(json_t *list, const char *label, uint64_t value, const char *unit, const char *level)
+{
+	json_array_append_new(list, status_tile(label, json_integer((json_int_t)value), unit, level));
+}
+
+void
+status_rate_begin(struct status_rate *r)
+{
+	*r = (struct status_rate){ .last_ms = clock_now_ms() };
+}
+
+double
+status_rate(struct status_rate *r, uint64_t total)
+{
+	int64_t now = clock_now_ms(), ms = now - r->last_ms;
+
+	if (ms >= 1000) {
+		r->per_second = (double)(total - r->last) * 1e3 / (double)ms;
+		r->last = total;
+		r->last_ms = now;
+	}
+	return r->per_second;
+}
+
 json_t *
 status_table(const char *id, const char *title, const char *note, const char *const *columns, json_t *rows)
 {

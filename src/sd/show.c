@@ -55,11 +55,9 @@ tiles(void *arg)
 	struct sd_show *s = arg;
 	json_t *list = json_array();
 
-	json_array_append_new(list, status_tile("records", json_integer((json_int_t)book_length(s->book)), "", ""));
-	json_array_append_new(
-	    list, status_tile("of records", json_integer((json_int_t)book_bytes(s->book)), STATUS_BYTES, ""));
-	json_array_append_new(
-	    list, status_tile("requests since the start", json_integer((json_int_t)calls_sum(s)), "", ""));
+	status_add_tile(list, "records", book_length(s->book), "", "");
+	status_add_tile(list, "of records", book_bytes(s->book), STATUS_BYTES, "");
+	status_add_tile(list, "requests since the start", calls_sum(s), "", "");
 	json_array_append_new(list, certs_tile(s->conf->rpc_server->tls));
 	return list;
 }

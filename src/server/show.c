@@ -30,9 +30,7 @@
 struct server_show {
 	const struct server *server;
 	struct status *status;
-	uint64_t last_calls;
-	int64_t last_ms;
-	double rate; /* of the last second or more */
+	struct status_rate rate; /* of calls */
 };
 
 /* X(NAME, "kind" as _connections says it, "label") */
@@ -93,22 +91,9 @@ static void
 sample(double *ret, void *arg)
 {
 	struct server_show *s = arg;
-	int64_t now = clock_now_ms(), ms = now - s->last_ms;
-	uint64_t calls = counts_calls();
 
-	if (ms >= 1000) { /* a page that asks more often sees the mean of the last second or more */
-		s->rate = (double)(calls - s->last_calls) * 1e3 / (double)ms;
-		s->last_calls = calls;
-		s->last_ms = now;
-	}
-	ret[0] = s->rate;
+	ret[0] = status_rate(&s->rate, counts_calls());
 	ret[1] = (double)broker_in_flight(s->server->broker);
-}
-
-static void
-add_tile(json_t *list, const char *label, uint64_t value, const char *unit, const char *level)
-{
-	json_array_append_new(list, status_tile(label, json_integer((json_int_t)value), unit, level));
 }
 
 static json_t *
@@ -120,12 +105,13 @@ tiles(void *arg)
 	json_t *list = json_array(), *connections = internal_connections_list(s->internal);
 	double age_s = directory_age_s(s);
 
-	add_tile(list, "calls in flight", in_flight, "", in_flight * 10 > s->conf->max_in_flight * 9 ? "warn" : "");
-	add_tile(list, "calls since the start", counts_calls(), "", "");
-	add_tile(list, "connections", json_array_size(connections), "", "");
-	add_tile(list, "connections made", story_counts(STORY_A)[END_REASON_MAX], "", "");
-	add_tile(list, "received", grpc_bytes()[0], STATUS_BYTES, "");
-	add_tile(list, "sent", grpc_bytes()[1], STATUS_BYTES, "");
+	status_add_tile(
+	    list, "calls in flight", in_flight, "", in_flight * 10 > s->conf->max_in_flight * 9 ? "warn" : "");
+	status_add_tile(list, "calls since the start", counts_calls(), "", "");
+	status_add_tile(list, "connections", json_array_size(connections), "", "");
+	status_add_tile(list, "connections made", story_counts(STORY_A)[END_REASON_MAX], "", "");
+	status_add_tile(list, "received", grpc_bytes()[0], STATUS_BYTES, "");
+	status_add_tile(list, "sent", grpc_bytes()[1], STATUS_BYTES, "");
 	json_array_append_new(list, age_s < 0 ? status_tile("directory: not fetched yet", json_string("-"), "", "bad")
 					      : status_tile("directory, age", json_real(age_s), STATUS_SECONDS,
 						    directory_state(s->dir) == DIRECTORY_STALE ? "bad"
@@ -355,7 +341,7 @@ server_show_new(struct server *server, struct server_show **ret, char err[STATUS
 	if (!s)
 		return -ENOMEM;
 	s->server = server;
-	s->last_ms = clock_now_ms();
+	status_rate_begin(&s->rate);
 	rc = status_new(server->base, server->conf->metrics->bind_address, &sc, s, &s->status, err);
 	if (rc < 0) {
 		free(s);

@@ -69,6 +69,20 @@ uint16_t status_port(const struct status *);
 /* A number with its label; level "" or "warn" or "bad". `value` is stolen. NULL when out of memory. */
 json_t *status_tile(const char *label, json_t *value, const char *unit, const char *level);
 
+/* The same of a whole number, at the end of `list`, an array; nothing is added when out of memory. */
+void status_add_tile(json_t *list, const char *label, uint64_t value, const char *unit, const char *level);
+
+/* What a counter grows by in a second: of the last second or more, however often it is asked for. */
+struct status_rate {
+	uint64_t last;
+	int64_t last_ms;
+	double per_second;
+};
+/* From now; what the counter holds already counts as growth of the first second. */
+void status_rate_begin(struct status_rate *);
+/* `total` is the counter now. */
+double status_rate(struct status_rate *, uint64_t total);
+
 /* A table; `columns` says "label" or "label|unit" (numbers, to the right). `rows` is stolen. */
 json_t *status_table(const char *id, const char *title, const char *note, const char *const *columns, json_t *rows);
 

@@ -27,10 +27,8 @@
 struct show {
 	const struct view *view;
 	struct status *status;
-	uint64_t last_bytes;
-	int64_t last_ms;
-	double rate;       /* of the last interval of a second or more */
-	struct page *page; /* while one is made, and there was memory for it */
+	struct status_rate rate; /* of bytes */
+	struct page *page;       /* while one is made, and there was memory for it */
 };
 
 /* --- one look for a page --- */
@@ -96,24 +94,10 @@ sample(double *ret, void *arg)
 {
 	struct show *s = arg;
 	struct view_totals t;
-	int64_t now = clock_now_ms(), ms = now - s->last_ms;
-	uint64_t bytes;
 
 	totals(s, &t);
-	bytes = t.bytes[0] + t.bytes[1];
-	if (ms >= 1000) {
-		s->rate = (double)(bytes - s->last_bytes) * 1e3 / (double)ms;
-		s->last_bytes = bytes;
-		s->last_ms = now;
-	}
-	ret[0] = s->rate;
+	ret[0] = status_rate(&s->rate, t.bytes[0] + t.bytes[1]);
 	ret[1] = (double)t.pairs;
-}
-
-static void
-add_tile(json_t *list, const char *label, uint64_t value, const char *unit, const char *level)
-{
-	json_array_append_new(list, status_tile(label, json_integer((json_int_t)value), unit, level));
 }
 
 static json_t *
@@ -125,13 +109,14 @@ tiles(void *arg)
 	json_t *list = json_array();
 
 	totals(s, &t);
-	add_tile(list, "pairs", t.pairs, "", t.pairs * 10 > s->view->max_pairs * 9 ? "warn" : "");
-	add_tile(list, "paired since the start", tally_get()->brokerings[END_REASON_MAX], "", "");
-	add_tile(list, "moved", t.bytes[0] + t.bytes[1], STATUS_BYTES, "");
-	add_tile(list, "parked", tokens.parked, "", "");
-	add_tile(list, "tokens waiting", tokens.issued, "", tokens.issued + tokens.parked == tokens.slots ? "bad" : "");
-	add_tile(list, "workers", t.serving, "", t.serving < slots_count(s->view->slots) ? "warn" : "");
-	add_tile(list, "worker restarts", t.restarts, "", t.restarts > 0 ? "warn" : "");
+	status_add_tile(list, "pairs", t.pairs, "", t.pairs * 10 > s->view->max_pairs * 9 ? "warn" : "");
+	status_add_tile(list, "paired since the start", tally_get()->brokerings[END_REASON_MAX], "", "");
+	status_add_tile(list, "moved", t.bytes[0] + t.bytes[1], STATUS_BYTES, "");
+	status_add_tile(list, "parked", tokens.parked, "", "");
+	status_add_tile(
+	    list, "tokens waiting", tokens.issued, "", tokens.issued + tokens.parked == tokens.slots ? "bad" : "");
+	status_add_tile(list, "workers", t.serving, "", t.serving < slots_count(s->view->slots) ? "warn" : "");
+	status_add_tile(list, "worker restarts", t.restarts, "", t.restarts > 0 ? "warn" : "");
 	json_array_append_new(list, certs_tile(s->view->conf->rpc_server->tls));
 	return list;
 }
@@ -386,7 +371,7 @@ show_new(struct event_base *base, const char *bind_address, const struct view *v
 	if (!s)
 		return -ENOMEM;
 	s->view = view;
-	s->last_ms = clock_now_ms();
+	status_rate_begin(&s->rate);
 	rc = status_new(base, bind_address, &sc, s, &s->status, err);
 	if (rc < 0) {
 		free(s);
