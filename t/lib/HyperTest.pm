@@ -71,16 +71,19 @@ sub certs {
 	return $dir;
 }
 
-# A port that nobody listens on, on 127.0.0.1 and, where there is IPv6, on ::1. Never the same twice in one test.
-my %taken;
+# A port that nobody listens on, on 127.0.0.1 and, where there is IPv6, on ::1. It stays the test's own to its end: a
+# socket that is bound and never listens keeps the kernel from giving the port to anybody else's connection or listener,
+# also while the test starts its program again; and our programs, which set SO_REUSEADDR as it does, can listen there.
+my @kept_ports;
 sub free_port {
 	for (1 .. 200) {
-		my $v4 = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 0, Listen => 1, ReuseAddr => 1)
+		my $v4 = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 0, Proto => 'tcp', ReuseAddr => 1)
 		    or die "no port: $!";
 		my $port = $v4->sockport;
-		my $v6 = IO::Socket::IP->new(LocalHost => '::1', LocalPort => $port, Listen => 1, ReuseAddr => 1, V6Only => 1);
+		my $v6 = IO::Socket::IP->new(LocalHost => '::1', LocalPort => $port, Proto => 'tcp', ReuseAddr => 1, V6Only => 1);
 		next if !$v6 && $!{EADDRINUSE};
-		return $port if !$taken{$port}++;
+		push @kept_ports, $v4, $v6;
+		return $port;
 	}
 	die 'no free port';
 }
