@@ -13,7 +13,7 @@ use Test::More;
 
 sub listener {
 	my ($host, $port) = @_;
-	return IO::Socket::IP->new(LocalHost => $host // '127.0.0.1', LocalPort => $port // 0, Listen => 64, V6Only => 1) // die "listen: $!";
+	return IO::Socket::IP->new(LocalHost => $host // '127.0.0.1', LocalPort => $port // 0, Listen => 64, ReuseAddr => 1, V6Only => 1) // die "listen: $!";
 }
 # How many sockets the process has that are one of these.
 sub same_sockets {
