@@ -8,7 +8,7 @@
  *
  * evhttp (libevent 2.1.12) is not used: docs/decisions/010-http-server.md says why.
  *
- * Not here: sockets and deadlines (rpcconn.c), what a path or method means (rpcconn.c).
+ * Not here: sockets and deadlines (rpcconn.c), what a path or method means (rpcjudge.c).
  */
 #include "net/http.h"
 

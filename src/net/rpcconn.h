@@ -1,4 +1,4 @@
-/* rpcconn.h - inside of the JSON-RPC server: what rpcserver.c and rpcconn.c share */
+/* rpcconn.h - inside of the JSON-RPC server: what rpcserver.c, rpcjudge.c and the files of a connection share */
 #ifndef NET_RPCCONN_H
 #define NET_RPCCONN_H
 
@@ -13,6 +13,7 @@
 #include "hyper/net/rpcserver.h"
 #include "net/cors.h"
 #include "net/http.h"
+#include "net/rpcread.h"
 
 /* What all bodies that are being read may hold together, per server. */
 #define RPC_BODIES_MAX ((size_t)128 * 1024 * 1024)
@@ -64,11 +65,6 @@ enum rpc_judge_result {
 	RPC_JUDGE_REFUSE,    /* all of *ret is filled */
 	RPC_JUDGE_NOT_FOUND, /* no such path; ret->status only */
 	RPC_JUDGE_PREFLIGHT  /* CORS: an empty 200; ret->status only */
-};
-struct rpc_verdict {
-	int status; /* of HTTP */
-	int code;   /* of JSON-RPC */
-	char why[512];
 };
 enum rpc_judge_result
 rpc_judge(const struct rpc_server *, const struct http_head *, const struct tls_peer *, struct rpc_verdict *ret);

@@ -6,7 +6,6 @@
  *
  * Not here: bodies, sockets (rpcconn.c).
  */
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -17,19 +16,6 @@
 #include "net/rpcconn.h"
 
 #define JSON_TYPE "application/json; charset=utf-8"
-
-static enum rpc_judge_result
-    ATTR_PRINTF(4, 5) refuse(struct rpc_verdict *ret, int status, int code, const char *fmt, ...)
-{
-	va_list ap;
-
-	ret->status = status;
-	ret->code = code;
-	va_start(ap, fmt);
-	vsnprintf(ret->why, sizeof(ret->why), fmt, ap);
-	va_end(ap);
-	return RPC_JUDGE_REFUSE;
-}
 
 static enum rpc_judge_result
 plain(struct rpc_verdict *ret, int status, enum rpc_judge_result result)
@@ -75,23 +61,29 @@ rpc_judge(const struct rpc_server *srv, const struct http_head *h, const struct 
 
 	if (!client_is_permitted(srv, peer)) {
 		permitted_names(srv, names, sizeof(names));
-		return refuse(ret, 403, RPC_DENIED,
+		rpc_verdict_set(ret, 403, RPC_DENIED,
 		    "this client certificate (%.100s) may not call here: one of the names '%s' is expected, see the "
-		    "setting "
-		    "allowed_clients",
+		    "setting allowed_clients",
 		    peer != NULL && peer->n_names > 0 ? peer->names[0] : "without a name", names);
+		return RPC_JUDGE_REFUSE;
 	}
 	if (strcmp(h->method, "OPTIONS") == 0 && cors_permits(srv->cors, h->origin))
 		return plain(ret, 200, RPC_JUDGE_PREFLIGHT);
 	if (strcmp(h->path, srv->conf->path) != 0)
 		return plain(ret, 404, RPC_JUDGE_NOT_FOUND);
-	if (strcmp(h->method, "POST") != 0)
-		return refuse(ret, 405, RPC_INVALID_REQUEST, "HTTP method %.20s: POST is expected", h->method);
-	if (!http_is_json(h->content_type))
-		return refuse(ret, 400, RPC_PARSE, "JSON required");
-	if (h->length > (int64_t)JSON_MAX_BYTES)
-		return refuse(ret, 413, RPC_PARSE, "the body has %lld bytes, the limit is %zu", (long long)h->length,
+	if (strcmp(h->method, "POST") != 0) {
+		rpc_verdict_set(ret, 405, RPC_INVALID_REQUEST, "HTTP method %.20s: POST is expected", h->method);
+		return RPC_JUDGE_REFUSE;
+	}
+	if (!http_is_json(h->content_type)) {
+		rpc_verdict_set(ret, 400, RPC_PARSE, "JSON required");
+		return RPC_JUDGE_REFUSE;
+	}
+	if (h->length > (int64_t)JSON_MAX_BYTES) {
+		rpc_verdict_set(ret, 413, RPC_PARSE, "the body has %lld bytes, the limit is %zu", (long long)h->length,
 		    JSON_MAX_BYTES);
+		return RPC_JUDGE_REFUSE;
+	}
 	return RPC_JUDGE_SERVE;
 }
 
