@@ -76,6 +76,21 @@ ask(const char *verb, json_t *args, json_t **ret_answer)
 /* --- status --- */
 
 static void
+print_worker(const json_t *w)
+{
+	long long crashes = look_number(w, "crashes"), ms = look_number(w, "starts_in_ms");
+	char up[24];
+
+	printf("worker %lld  pid %-7lld %-9s pairs %-6lld up %s", look_number(w, "worker"), look_number(w, "pid"),
+	    look_text(w, "state"), look_number(w, "pairs"), look_time(look_number(w, "age_ms"), up));
+	if (crashes > 1)
+		printf("  crashed %lld times in a row", crashes);
+	if (crashes > 1 && look_number(w, "pid") == 0)
+		printf(", next start in %.1f s", ms > 0 ? (double)ms / 1e3 : 0.0);
+	putchar('\n');
+}
+
+static void
 print_status(const json_t *a)
 {
 	char up[24], bytes[24];
@@ -91,9 +106,7 @@ print_status(const json_t *a)
 	    look_number(a, "parked"), look_number(a, "tokens"), look_number(a, "tokens_limit"),
 	    look_bytes(look_number(a, "bytes"), bytes), look_number(a, "restarts"));
 	json_array_foreach (json_object_get(a, "workers"), i, w)
-		printf("worker %lld  pid %-7lld %-9s pairs %-6lld up %s\n", look_number(w, "worker"),
-		    look_number(w, "pid"), look_text(w, "state"), look_number(w, "pairs"),
-		    look_time(look_number(w, "age_ms"), up));
+		print_worker(w);
 }
 
 int

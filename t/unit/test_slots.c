@@ -93,6 +93,8 @@ play(const char *role, uint32_t gen)
 	if (strcmp(role, "early") == 0)
 		say(&arrived, WORKER_FD_LISTENER);
 	say(&ready, -1);
+	if (strcmp(role, "serves and dies") == 0)
+		return 3;
 	if (strcmp(role, "ready twice") == 0)
 		say(&ready, -1);
 	else if (strcmp(role, "garbage") == 0)
@@ -328,16 +330,17 @@ kill_worker(unsigned i)
 	assert_int_equal(kill((pid_t)strtol(p, NULL, 10), SIGKILL), 0);
 }
 
+/* So many deaths, each followed by a process of this role. */
 static void
-lose(unsigned n)
+lose(unsigned n, const char *next)
 {
 	while (n-- > 0) {
 		run_until_lost();
-		setenv("HYPER_TEST_ROLE", "dies", 1);
+		setenv("HYPER_TEST_ROLE", next, 1);
 	}
 }
 
-/* One that dies and dies is started less and less often while another serves; without any, no back-off is long. */
+/* One that dies and dies is started less and less often while another serves; without any, no pause of one that serves is long. */
 static void
 test_backs_off(void **state)
 {
@@ -348,19 +351,65 @@ test_backs_off(void **state)
 	run_until_ready();
 	setenv("HYPER_TEST_ROLE", "dies", 1);
 	kill_worker(1);
-	lose(1);
+	lose(1, "dies");
 	t = clock_now_ms();
-	lose(3);
-	/* 0.1 + 0.2 + 0.4 s between the four; libevent counts with a coarse clock */
-	assert_true(clock_now_ms() - t >= 650);
-	assert_int_equal(h.lost_gen, 4);
+	lose(4, "dies");
+	/* 0.1 s after the kill, then 0.1 + 0.2 + 0.4 s; libevent counts with a coarse clock */
+	assert_true(clock_now_ms() - t >= 750);
+	assert_int_equal(h.lost_gen, 5);
 	/* The next one is 0.8 s away; now the other one goes as well. */
 	kill_worker(0);
-	lose(1);
+	lose(1, "serves and dies");
 	t = clock_now_ms();
-	lose(14);
+	lose(14, "serves and dies");
 	/* 0.1 s each, not 0.1 to 6.4 s at one and 0.8 to 6.4 s at the other, 12 s in all */
 	assert_in_range(clock_now_ms() - t, 1000, 9000);
+	stop(false);
+}
+
+/* Where all die before they are READY there is no hurry; a reload ends the pause, a READY makes it short again. */
+static void
+test_none_gets_ready(void **state)
+{
+	const struct chan_settings settings = { 0 };
+	struct slot_view v;
+	int64_t t;
+
+	(void)state;
+	start("dies", 1);
+	lose(1, "dies");
+	t = clock_now_ms();
+	lose(4, "dies");
+	/* 0.1 + 0.2 + 0.4 + 0.8 s between the five */
+	assert_true(clock_now_ms() - t >= 1400);
+	slots_view(h.slots, 0, &v);
+	assert_int_equal(v.crashes, 5);
+	assert_in_range(v.starts_in_ms, 1000, 2000);
+	/* 1.6 s to the next one, were it not for the reload */
+	setenv("HYPER_TEST_ROLE", "serves and dies", 1);
+	t = clock_now_ms();
+	slots_apply(h.slots, &settings, 1);
+	slots_view(h.slots, 0, &v);
+	assert_string_equal(v.state, "STARTING");
+	lose(6, "serves and dies");
+	/* 0.1 s each, not 3.2, 6.4, 10 ... */
+	assert_true(clock_now_ms() - t < 9000);
+	assert_true(h.n_serving >= 6);
+	stop(false);
+}
+
+/* Two that die and die together are paused as one alone is. */
+static void
+test_none_of_two_gets_ready(void **state)
+{
+	int64_t t = clock_now_ms();
+
+	(void)state;
+	start("dies", 2);
+	setenv("HYPER_TEST_ROLE", "dies", 1);
+	lose(10, "dies");
+	/* five of each; with the 0.1 s that a pool without workers had, ten would take 0.5 s */
+	assert_true(clock_now_ms() - t >= 1100);
 	stop(false);
 }
 
@@ -416,6 +465,8 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_wrong),
 		cmocka_unit_test(test_frozen),
 		cmocka_unit_test(test_backs_off),
+		cmocka_unit_test(test_none_gets_ready),
+		cmocka_unit_test(test_none_of_two_gets_ready),
 		cmocka_unit_test(test_killed_from_outside),
 		cmocka_unit_test(test_stop),
 	};

@@ -115,7 +115,10 @@ tiles(void *arg)
 	status_add_tile(list, "parked", tokens.parked, "", "");
 	status_add_tile(
 	    list, "tokens waiting", tokens.issued, "", tokens.issued + tokens.parked == tokens.slots ? "bad" : "");
-	status_add_tile(list, "workers", t.serving, "", t.serving < slots_count(s->view->slots) ? "warn" : "");
+	status_add_tile(list, "workers", t.serving, "",
+	    t.crashing > 0 || t.serving == 0          ? "bad"
+	    : t.serving < slots_count(s->view->slots) ? "warn"
+						      : "");
 	status_add_tile(list, "worker restarts", t.restarts, "", t.restarts > 0 ? "warn" : "");
 	json_array_append_new(list, certs_tile(s->view->conf->rpc_server->tls));
 	return list;
@@ -242,6 +245,7 @@ tables(void *arg)
 	X(unauthenticated, "hyper_endpoint_unauthenticated", GAUGE, "Connections that have not sent a token yet.")    \
 	X(accept_errors, "hyper_accept_errors_total", COUNTER, "Times that accepting at the endpoint failed.")        \
 	X(workers, "hyper_workers_serving", GAUGE, "Worker processes that serve.")                                    \
+	X(crashing, "hyper_workers_crashing", GAUGE, "Worker slots whose processes crash one after the other.")       \
 	X(restarts, "hyper_worker_restarts_total", COUNTER, "Worker processes that had to be replaced.")              \
 	X(pipes, "hyper_pipes_open", GAUGE, "Pipes for payload in all workers.")                                      \
 	X(quota, "hyper_quota_refused_total", COUNTER, "Refusals by the setting whose limit was met.")                \
@@ -321,6 +325,7 @@ metrics(struct evbuffer *out, void *arg)
 	put(out, &f_unauthenticated, t.unauthenticated);
 	put(out, &f_accept_errors, t.accept_errors);
 	put(out, &f_workers, t.serving);
+	put(out, &f_crashing, t.crashing);
 	put(out, &f_restarts, t.restarts);
 	put(out, &f_pipes, t.pipes);
 	put_quota(out, v->quota);
@@ -342,7 +347,7 @@ state(struct status_reasons *why, void *arg)
 	if (strcmp(v->state, "serving") != 0)
 		status_reason(why, "%s", v->state);
 	if (t.serving == 0)
-		status_reason(why, "no worker serves");
+		status_reason(why, t.crashing ? "no worker serves: they crash, the log says why" : "no worker serves");
 	if (tokens.issued + tokens.parked == tokens.slots)
 		status_reason(why, "the token table is full");
 	return v->state;

@@ -5,11 +5,10 @@
  *     a pid that waitpid() has not returned yet, so a signal to it can only
  *     reach our own child.
  *  2. A message outside of its row in `rules` costs the worker its life.
- *  3. A worker that keeps dying by its own fault is started less and less often:
- *     0.1 s doubling to 30 s. One that lived for LIVED_MS, or had served and was
- *     killed by somebody else, is no sign of a fault: 0.1 s again. Never less than 0.1 s.
- *     Where no slot serves or is starting the next one starts within 0.1 s, whatever its
- *     back-off is (keep_one()): a proxy without any worker is of no use to anybody.
+ *  3. A slot whose workers crash one after the other starts the next one after a pause that grows: backoff.c.
+ *     Where no slot serves or is starting the next one starts within 0.1 s, whatever its pause is (keep_one()): a proxy
+ *     without any worker is of no use to anybody, and one that gets READY serves somebody. Only where none gets READY any
+ *     more does this pause grow in the same way, by one step each time that the last one is dead again.
  *  4. on_lost comes once for each process, after all that it had sent.
  *  5. Slots from conf.workers on are those that a reload took away: no process is
  *     started in them, and one that serves there drains. All loops go to n_used.
@@ -35,9 +34,11 @@
 #include <event2/event.h>
 
 #include "hyper/base/bug.h"
+#include "hyper/base/bytes.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
+#include "proxy/master/backoff.h"
 #include "proxy/master/chan.h"
 #include "proxy/master/ledger.h"
 #include "proxy/master/pipes.h"
@@ -45,10 +46,7 @@
 
 #define BIT(s) (1u << (s))
 
-#define BACKOFF_MIN_MS 100
-#define BACKOFF_MAX_MS 30000
-#define LIVED_MS       10000 /* a life that resets the back-off */
-#define READY_MS       15000 /* from fork to READY; an ASan build on a busy machine needs 2 s */
+#define READY_MS 15000 /* from fork to READY; an ASan build on a busy machine needs 2 s */
 
 /* faults.md says warn at 1 s and kill at 3 s. A worker beats once a second, so
  * a beat may honestly be 1 s old: the limits are one beat later. */
@@ -93,7 +91,7 @@ struct slot {
 	uint64_t beat;  /* last heartbeat seen */
 	unsigned ticks; /* since it changed */
 	int64_t started_ms;
-	int64_t backoff_ms;
+	unsigned crashes;    /* in a row (backoff.h) */
 	int64_t due_ms;      /* IDLE: when the timer starts it; INT64_MAX: nothing does */
 	bool has_served;     /* this process said READY */
 	bool is_at_fault;    /* and was killed by us for what it did or did not do */
@@ -111,6 +109,7 @@ struct slots {
 	bool was_ready;   /* on_ready was called */
 	bool is_stopping; /* no process is started any more */
 	bool was_empty;   /* on_empty was called */
+	unsigned barren;  /* so often none served nor was starting any more, without a READY between */
 	struct slots_past past;
 	bool is_held; /* slots_hold() */
 	struct slot slots[SLOTS_MAX];
@@ -126,25 +125,43 @@ slot_arm(struct slot *s, int64_t ms)
 	s->due_ms = clock_now_ms() + ms;
 }
 
+static int64_t
+pause_ms(unsigned crashes)
+{
+	uint32_t r;
+
+	random_bytes(&r, sizeof(r));
+	return backoff_ms(crashes, r);
+}
+
+static bool
+is_any_there(const struct slots *p)
+{
+	for (unsigned i = 0; i < p->n_used; i++)
+		if (p->slots[i].state == SLOT_STARTING || p->slots[i].state == SLOT_SERVING)
+			return true;
+	return false;
+}
+
 /* Where no slot serves or is starting, the one that is due next starts soon. (invariant 3) */
 static void
 keep_one(struct slots *p)
 {
 	struct slot *next = NULL;
+	int64_t ms;
 	unsigned i;
 
-	if (p->is_stopping || p->is_held)
+	if (p->is_stopping || p->is_held || is_any_there(p))
 		return;
 	for (i = 0; i < p->n_used; i++) {
 		struct slot *s = &p->slots[i];
 
-		if (s->state == SLOT_STARTING || s->state == SLOT_SERVING)
-			return;
 		if (s->state == SLOT_IDLE && i < p->conf.workers && (!next || s->due_ms < next->due_ms))
 			next = s;
 	}
-	if (next && next->due_ms > clock_now_ms() + BACKOFF_MIN_MS)
-		slot_arm(next, BACKOFF_MIN_MS);
+	ms = pause_ms(p->barren);
+	if (next && next->due_ms > clock_now_ms() + ms)
+		slot_arm(next, ms);
 }
 
 /* The only place that writes s->state. */
@@ -197,6 +214,7 @@ on_ready_msg(struct slot *s, const struct chan_msg *m, int *fd, bool lost)
 		return -EPROTO;
 	slot_enter(s, SLOT_SERVING, "READY");
 	s->has_served = true;
+	p->barren = 0;
 	log_info("worker_ready", "worker=%u pid=%d gen=%u ms=%lld", s->no, (int)s->pid, s->gen,
 	    (long long)(clock_now_ms() - s->started_ms));
 	p->ops->on_serving(s, p->arg);
@@ -367,13 +385,16 @@ slot_spawn(struct slot *s)
 	return 0;
 }
 
-/* A start after a while that grows. */
+/* A start after a while that grows; `was_barren`: nobody was served since the last one. */
 static void
-slot_start_later(struct slot *s)
+slot_start_later(struct slot *s, bool was_barren)
 {
-	slot_arm(s, s->backoff_ms);
-	s->backoff_ms = s->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : s->backoff_ms * 2;
-	keep_one(s->slots);
+	struct slots *p = s->slots;
+
+	slot_arm(s, pause_ms(s->crashes));
+	if (was_barren && !is_any_there(p))
+		p->barren++;
+	keep_one(p);
 }
 
 static void
@@ -383,9 +404,10 @@ slot_start(struct slot *s)
 	int rc = slot_spawn(s);
 
 	if (rc < 0) {
+		s->crashes++;
+		slot_start_later(s, true);
 		log_error("worker_not_started", "worker=%u err=\"%s\" retry_ms=%lld", s->no, strerror(-rc),
-		    (long long)s->backoff_ms);
-		slot_start_later(s);
+		    (long long)(s->due_ms - clock_now_ms()));
 		return;
 	}
 	s->started_ms = clock_now_ms();
@@ -427,11 +449,28 @@ check_empty(struct slots *p)
 	}
 }
 
-/* Not what a worker does to itself: an operator, or a kernel without memory. */
-static bool
-was_killed_by_others(const struct slot *s, int status)
+static unsigned
+n_serving(const struct slots *p)
 {
-	return s->has_served && !s->is_at_fault && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < p->n_used; i++)
+		n += p->slots[i].state == SLOT_SERVING;
+	return n;
+}
+
+/* The next one, after a death that nobody wanted. */
+static void
+slot_again(struct slot *s, const struct backoff_death *death)
+{
+	s->crashes = backoff_is_crash(death) ? s->crashes + 1 : 0;
+	slot_start_later(s, !death->has_served);
+	if (s->crashes && backoff_is_step(s->crashes))
+		log_warn("worker_pause",
+		    "worker=%u crashes=%u retry_ms=%lld serving=%u why=\"%s\" do=\"a reload starts the next one at "
+		    "once\"",
+		    s->no, s->crashes, (long long)(s->due_ms - clock_now_ms()), n_serving(s->slots),
+		    backoff_hint(death));
 }
 
 /* Counters outlive the process that counted. */
@@ -450,8 +489,8 @@ add_to_past(struct slot *s)
 static void
 slot_reaped(struct slot *s, int status)
 {
+	struct backoff_death death = { .status = status, .lived_ms = clock_now_ms() - s->started_ms };
 	struct slots *p = s->slots;
-	int64_t lived = clock_now_ms() - s->started_ms;
 	bool is_wanted; /* its end */
 
 	if (s->chan)
@@ -460,7 +499,7 @@ slot_reaped(struct slot *s, int status)
 	log_line(p->is_stopping || is_wanted ? LOG_LVL_INFO : LOG_LVL_WARN, "worker_exited",
 	    "worker=%u pid=%d gen=%u %s=%d ms=%lld", s->no, (int)s->pid, s->gen,
 	    WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
-	    (long long)lived);
+	    (long long)death.lived_ms);
 	p->ops->on_lost(s, status, p->arg);
 	add_to_past(s);
 	s->pid = 0;
@@ -472,9 +511,9 @@ slot_reaped(struct slot *s, int status)
 		slot_start(s);
 		return;
 	}
-	if (lived >= LIVED_MS || was_killed_by_others(s, status))
-		s->backoff_ms = BACKOFF_MIN_MS;
-	slot_start_later(s);
+	death.has_served = s->has_served;
+	death.is_at_fault = s->is_at_fault;
+	slot_again(s, &death);
 }
 
 void
@@ -522,9 +561,17 @@ on_tick(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	for (i = 0; i < p->n_used; i++)
-		if (p->slots[i].state == SLOT_SERVING || p->slots[i].state == SLOT_DRAINING)
-			slot_check_beat(&p->slots[i]);
+	for (i = 0; i < p->n_used; i++) {
+		struct slot *s = &p->slots[i];
+
+		if (s->state == SLOT_SERVING || s->state == SLOT_DRAINING)
+			slot_check_beat(s);
+		if (s->crashes && s->state == SLOT_SERVING && clock_now_ms() - s->started_ms >= BACKOFF_LIVED_MS) {
+			log_info("worker_settled", "worker=%u pid=%d gen=%u crashes=%u", s->no, (int)s->pid, s->gen,
+			    s->crashes);
+			s->crashes = 0;
+		}
+	}
 	p->ops->on_tick(p->arg);
 }
 
@@ -544,7 +591,6 @@ slots_init(struct slots *p)
 
 		s->slots = p;
 		s->no = i;
-		s->backoff_ms = BACKOFF_MIN_MS;
 		s->timer = evtimer_new(p->base, on_timer, s);
 		if (!s->timer)
 			return -ENOMEM;
@@ -591,9 +637,11 @@ slots_apply(struct slots *p, const struct chan_settings *settings, unsigned work
 	for (i = 0; i < p->n_used; i++) {
 		struct slot *s = &p->slots[i];
 
-		if (s->state == SLOT_IDLE && i >= workers)
+		if (s->state == SLOT_IDLE && i >= workers) {
 			evtimer_del(s->timer);
-		else if (s->state == SLOT_IDLE && !evtimer_pending(s->timer, NULL))
+			s->due_ms = INT64_MAX;
+			s->crashes = 0;
+		} else if (s->state == SLOT_IDLE) /* whatever it waits for: what crashed it may be repaired */
 			slot_start(s);
 		else if (s->state == SLOT_STARTING || s->state == SLOT_SERVING || s->state == SLOT_DRAINING)
 			slot_settings(s);
@@ -794,6 +842,8 @@ slots_view(const struct slots *p, unsigned i, struct slot_view *ret)
 		.pid = (int)s->pid,
 		.state = slot_tab[s->state].name,
 		.age_ms = s->pid > 0 ? clock_now_ms() - s->started_ms : 0,
+		.crashes = s->crashes,
+		.starts_in_ms = s->pid == 0 && s->due_ms != INT64_MAX ? s->due_ms - clock_now_ms() : 0,
 		.stats = s->stats,
 		.ledger = s->ledger,
 	};

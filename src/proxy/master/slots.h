@@ -63,7 +63,8 @@ void slots_free(struct slots *);
 void slots_reap(struct slots *);
 
 /* A reload: who lives gets the settings, in place. Missing workers are started; those beyond `workers` accept
- * no more, and stop once they have nothing left (the pairs' owner moves them away, hand.h). */
+ * no more, and stop once they have nothing left (the pairs' owner moves them away, hand.h). No slot waits any longer
+ * for the end of its pause. */
 void slots_apply(struct slots *, const struct chan_settings *, unsigned workers);
 
 /* Before an exec of ourselves: while on, no process is started, and each accepts no more, comes to its end and exits once
@@ -91,6 +92,8 @@ struct slot_view {
 	int pid;                          /* 0 none */
 	const char *state;                /* static */
 	int64_t age_ms;                   /* of the process */
+	unsigned crashes;                 /* in a row (backoff.h) */
+	int64_t starts_in_ms;             /* without a process: 0 it does not start, or at once */
 	const struct worker_stats *stats; /* a sibling's, read field by field; NULL without a process */
 	const struct ledger *ledger;      /* likewise */
 };

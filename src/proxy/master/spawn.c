@@ -26,8 +26,6 @@
 #include "hyper/base/bug.h"
 #include "hyper/base/fd.h"
 
-#define EXIT_NO_EXEC 127 /* the shell's word for "could not be executed" */
-
 extern char **environ;
 
 static const char *const keep_env[] = {
@@ -80,7 +78,7 @@ child_exec(int *src, int n, char *const argv[], char *const envp[])
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (child_fds(src, n) == 0)
 		execve("/proc/self/exe", argv, envp);
-	_exit(EXIT_NO_EXEC);
+	_exit(SPAWN_EXIT_NO_EXEC);
 }
 
 int

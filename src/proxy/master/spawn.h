@@ -9,6 +9,8 @@
 #include "hyper/net/listen.h"
 #include "hyper/proxy/worker_abi.h"
 
+#define SPAWN_EXIT_NO_EXEC 127 /* the shell's word for "could not be executed" */
+
 struct spawn {
 	unsigned slot;
 	uint32_t gen;

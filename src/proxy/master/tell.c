@@ -66,9 +66,10 @@ status(const struct view *v)
 	for (unsigned i = 0; i < slots_count(v->slots); i++) {
 		slots_view(v->slots, i, &s);
 		json_array_append_new(
-		    workers, json_pack("{s:i, s:i, s:s, s:I, s:I}", "worker", (int)s.no, "pid", s.pid, "state", s.state,
-				 "age_ms", (json_int_t)s.age_ms, "pairs",
-				 (json_int_t)(s.stats ? __atomic_load_n(&s.stats->pairs, __ATOMIC_RELAXED) : 0)));
+		    workers, json_pack("{s:i, s:i, s:s, s:I, s:I, s:i, s:I}", "worker", (int)s.no, "pid", s.pid,
+				 "state", s.state, "age_ms", (json_int_t)s.age_ms, "pairs",
+				 (json_int_t)(s.stats ? __atomic_load_n(&s.stats->pairs, __ATOMIC_RELAXED) : 0),
+				 "crashes", (int)s.crashes, "starts_in_ms", (json_int_t)s.starts_in_ms));
 	}
 	ret = json_pack("{s:b, s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "ok",
 	    1, "name", v->conf->name, "state", v->state, "version", PACKAGE_VERSION, "pid", (int)getpid(), "endpoint",

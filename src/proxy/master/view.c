@@ -82,6 +82,7 @@ view_counts(const struct view *v, struct view_totals *ret)
 	for (unsigned i = 0; i < slots_count(v->slots); i++) {
 		slots_view(v->slots, i, &s);
 		ret->serving += strcmp(s.state, "SERVING") == 0;
+		ret->crashing += s.crashes > 1;
 		if (!s.stats)
 			continue;
 		ret->accepted += GET(s.stats, accepted);

@@ -44,7 +44,8 @@ struct view_totals {
 	uint64_t accepted, accept_errors, unauthenticated, pipes;
 	uint64_t refused[END_REASON_MAX]; /* at the endpoint */
 	uint64_t restarts;
-	unsigned serving; /* workers */
+	unsigned serving;  /* workers */
+	unsigned crashing; /* slots with more than one crash in a row */
 };
 void view_totals(const struct view *, struct view_totals *ret);
 /* The same without looking at each pair: bytes are those of ended pairs only. */
