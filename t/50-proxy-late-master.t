@@ -19,6 +19,8 @@ for my $who ('second', 'first') {
 	my (undef, $how) = read_to_end($late, 10);
 	is($how, 'eof', "the $who party: let go though the master has a copy of it");
 	cmp_ok(time - $start, '>', 4, "the $who party: not before the master had its time");
+	# What comes behind our end resets the connection: still it is no reset of the party that waits for us.
+	is(syswrite($late, 'go on'), 5, 'it goes on sending') if $who eq 'second';
 	close $late;
 	kill 'CONT', $p->{d}->pid;
 	my $n = $who eq 'second' ? 1 : 2;

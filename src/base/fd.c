@@ -15,7 +15,6 @@
 #include <linux/tcp.h> /* netinet/tcp.h has a short struct tcp_info */
 #include <netinet/in.h>
 #include <poll.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -130,7 +129,7 @@ fd_tcp_look(int fd)
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 
-	/* what is no TCP over IPv4 or IPv6 has no TCP_INFO */
+	/* what is no TCP over IPv4 or IPv6 has no TCP_INFO; what an old kernel does not tell is 0 */
 	memset(&info, 0, sizeof(info));
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
 		return FD_TCP_NONE;
@@ -140,13 +139,11 @@ fd_tcp_look(int fd)
 	case TCP_ESTABLISHED:
 	case TCP_CLOSE_WAIT:
 		return FD_TCP_OPEN; /* nobody has shut it down here */
-	/* A reset that arrived in the meantime. It was a connection all the same, and
-	 * its sender did nothing wrong; bytes that it received tell it from a socket
-	 * that never was connected. */
+	/* Over. By its peer's reset, which is no fault of who has it, where bytes had come and no end of ours had been
+	 * acknowledged: what follows upon our end can leave an error, too. Disconnecting forgets all counts. */
 	case TCP_CLOSE:
-		if (len < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info.tcpi_bytes_received) ||
-		    info.tcpi_bytes_received == 0)
-			return FD_TCP_NONE;
+		if (info.tcpi_bytes_received == 0 || info.tcpi_bytes_acked > 0)
+			return FD_TCP_SHUT;
 		break;
 	}
 	return is_shut(fd) ? FD_TCP_SHUT : FD_TCP_OPEN;

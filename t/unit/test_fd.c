@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -198,10 +199,22 @@ tcp_pair(int domain, int *ret_listener, int *ret_a, int *ret_b)
 	assert_true(*ret_b >= 0);
 }
 
+/* Until it is taken off, every segment that comes is lost. */
+static void
+lose(int fd, bool on)
+{
+	struct sock_filter code = BPF_STMT(BPF_RET | BPF_K, 0);
+	struct sock_fprog drop = { 1, &code };
+
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, on ? SO_ATTACH_FILTER : SO_DETACH_FILTER, &drop, sizeof(drop)), 0);
+}
+
 static void
 test_is_tcp(void **state)
 {
-	int l, a, b, sv[2], p[2], u, fresh;
+	int l, a, b, sv[2], p[2], u, dialing;
+	struct sockaddr_in sin;
+	socklen_t len = sizeof(sin);
 	struct linger off = { 1, 0 };
 	char buf[40];
 
@@ -215,9 +228,13 @@ test_is_tcp(void **state)
 	make_pair(sv);
 	assert_int_equal(pipe(p), 0);
 	u = socket(AF_INET, SOCK_DGRAM, 0);
-	fresh = socket(AF_INET, SOCK_STREAM, 0);
+	dialing = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	lose(l, true);
+	assert_int_equal(getsockname(l, (struct sockaddr *)&sin, &len), 0);
+	assert_int_equal(connect(dialing, (struct sockaddr *)&sin, len), -1);
+	assert_int_equal(errno, EINPROGRESS);
 	assert_true(fd_is_tcp(a) && fd_is_tcp(b));
-	assert_false(fd_is_tcp(l) || fd_is_tcp(sv[0]) || fd_is_tcp(p[0]) || fd_is_tcp(u) || fd_is_tcp(fresh));
+	assert_false(fd_is_tcp(l) || fd_is_tcp(sv[0]) || fd_is_tcp(p[0]) || fd_is_tcp(u) || fd_is_tcp(dialing));
 	assert_false(fd_is_tcp(-1));
 	/* reset after its bytes had come: still a connection, its sender did no wrong */
 	assert_int_equal(write(a, "01234567890123456789012345678901", 32), 32);
@@ -228,52 +245,89 @@ test_is_tcp(void **state)
 	while (recv(b, buf, sizeof(buf), 0) > 0)
 		;
 	assert_true(fd_is_tcp(b));
-	close(l), close(b), close(sv[0]), close(sv[1]), close(p[0]), close(p[1]), close(u), close(fresh);
+	close(l), close(b), close(sv[0]), close(sv[1]), close(p[0]), close(p[1]), close(u), close(dialing);
 }
 
-/* Who has a duplicate and gave up says so by shutting it down. */
+static bool
+is_acked(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+	return info.tcpi_state != TCP_FIN_WAIT1 && info.tcpi_state != TCP_LAST_ACK;
+}
+
+/* What can happen to a connection before it is looked at, in this order: D its peer sends, F ends, R resets;
+ * s, b we shut down sending, both (and its peer knows); d we disconnect it, who has a duplicate too. */
 static void
-test_is_shut(void **state)
+happen(char what, int *a, int b)
+{
+	const struct sockaddr none = { .sa_family = AF_UNSPEC };
+	const struct linger hard = { 1, 0 };
+	struct pollfd ours = { b, what == 'F' ? POLLRDHUP : 0, 0 };
+
+	switch (what) {
+	case 'D': assert_int_equal(send(*a, "x", 1, MSG_NOSIGNAL), 1); return;
+	case 'F': shutdown(*a, SHUT_WR); break;
+	case 'R':
+		setsockopt(*a, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+		fd_close(a);
+		break;
+	case 's': assert_int_equal(shutdown(b, SHUT_WR), 0); return;
+	case 'b':
+		assert_int_equal(shutdown(b, SHUT_RDWR), 0);
+		for (int i = 0; i < 5000 && !is_acked(b); i++)
+			poll(NULL, 0, 1);
+		assert_true(is_acked(b));
+		return;
+	case 'd': assert_int_equal(connect(b, &none, sizeof(none)), 0); return;
+	}
+	assert_int_equal(poll(&ours, 1, 5000), 1);
+}
+
+/* Whatever becomes of a connection, it stays one: who has it did nothing wrong. Who has a duplicate and gave up says
+ * so by shutting it down. */
+static void
+test_look(void **state)
 {
 	static const struct {
-		const char *what;
-		int ours, peers; /* SHUT_*, -1 none */
-		bool peer_first;
+		const char *what, *happens;
 		enum fd_tcp is;
 	} rows[] = {
-		{ "open", -1, -1, false, FD_TCP_OPEN },
-		{ "the peer ended", -1, SHUT_WR, true, FD_TCP_OPEN },
-		{ "one direction", SHUT_WR, -1, false, FD_TCP_OPEN },
-		{ "both", SHUT_RDWR, -1, false, FD_TCP_SHUT },
-		{ "both, then the peer", SHUT_RDWR, SHUT_WR, false, FD_TCP_SHUT },
-		{ "both, the peer before", SHUT_RDWR, SHUT_WR, true, FD_TCP_SHUT },
+		{ "open", "D", FD_TCP_OPEN },
+		{ "the peer ended", "DF", FD_TCP_OPEN },
+		{ "sending is over", "Ds", FD_TCP_OPEN },
+		{ "reset by the peer, its bytes unread", "DR", FD_TCP_OPEN },
+		{ "reset by the peer behind its end", "DFR", FD_TCP_OPEN },
+		{ "reset by the peer before any byte", "R", FD_TCP_SHUT },
+		{ "shut down", "Db", FD_TCP_SHUT },
+		{ "shut down, then the peer", "DbF", FD_TCP_SHUT },
+		{ "shut down, the peer before", "DFb", FD_TCP_SHUT },
+		{ "shut down, and the peer goes on sending", "DbD", FD_TCP_SHUT },
+		{ "shut down behind the peer's end, and reset", "DFbR", FD_TCP_SHUT },
+		{ "shut down, and the peer resets it", "DbR", FD_TCP_SHUT },
+		{ "disconnected", "Dd", FD_TCP_SHUT },
+		{ "disconnected after the peer's reset", "DRd", FD_TCP_SHUT },
+		{ "disconnected before any byte", "d", FD_TCP_SHUT },
 	};
+	int wrong = 0;
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct pollfd p = { .events = POLLIN };
 		int l, a, b;
 
 		tcp_pair(AF_INET, &l, &a, &b);
-		assert_int_equal(write(a, "x", 1), 1);
-		p.fd = b;
-		assert_int_equal(poll(&p, 1, 5000), 1);
-		if (rows[i].peers >= 0 && rows[i].peer_first) {
-			shutdown(a, rows[i].peers);
-			p.events = POLLRDHUP;
-			assert_int_equal(poll(&p, 1, 5000), 1);
+		for (const char *h = rows[i].happens; *h; h++)
+			happen(*h, &a, b);
+		if (fd_tcp_look(b) != rows[i].is) {
+			print_message("# %s: %d\n", rows[i].what, fd_tcp_look(b));
+			wrong++;
 		}
-		if (rows[i].ours >= 0)
-			shutdown(b, rows[i].ours);
-		if (rows[i].peers >= 0 && !rows[i].peer_first) {
-			p = (struct pollfd){ .fd = a, .events = POLLIN };
-			assert_int_equal(poll(&p, 1, 5000), 1);
-			shutdown(a, rows[i].peers);
-		}
-		if (fd_tcp_look(b) != rows[i].is)
-			fail_msg("%s: %d", rows[i].what, fd_tcp_look(b));
-		close(l), close(a), close(b);
+		close(l), close(b);
+		fd_close(&a);
 	}
+	assert_int_equal(wrong, 0);
 }
 
 static void
@@ -299,16 +353,6 @@ test_flags(void **state)
 	fd_close(&p[1]);
 	assert_int_equal(errno, EDOM);
 	assert_int_equal(fd_count(), before);
-}
-
-/* Until it is taken off, every segment that comes is lost. */
-static void
-lose(int fd, bool on)
-{
-	struct sock_filter code = BPF_STMT(BPF_RET | BPF_K, 0);
-	struct sock_fprog drop = { 1, &code };
-
-	assert_int_equal(setsockopt(fd, SOL_SOCKET, on ? SO_ATTACH_FILTER : SO_DETACH_FILTER, &drop, sizeof(drop)), 0);
 }
 
 /* What the peer sees of a reset, by who has said a FIN before; `is_lost`: our last segments must be sent again. */
@@ -374,7 +418,7 @@ main(void)
 		cmocka_unit_test(test_send),
 		cmocka_unit_test(test_dead_peer),
 		cmocka_unit_test(test_is_tcp),
-		cmocka_unit_test(test_is_shut),
+		cmocka_unit_test(test_look),
 		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_flags),
 	};

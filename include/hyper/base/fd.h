@@ -26,10 +26,11 @@ int fd_accept(int listen_fd) ATTR_MUST_USE;
 struct sockaddr_storage;
 int fd_accept_from(int listen_fd, struct sockaddr_storage *ret_peer) ATTR_MUST_USE;
 
-/* Is it a connected TCP socket over IPv4 or IPv6? What a sibling sends is checked with this. One that has
- * received bytes and was reset since counts as connected: its sender did nothing wrong. */
+/* Is it a TCP socket over IPv4 or IPv6 that neither listens nor dials? What a sibling sends is checked with this. One
+ * that is closed counts: whoever shut it down, reset or disconnected it, its sender did nothing wrong. */
 bool fd_is_tcp(int fd);
-/* Likewise, and was it shut down in both directions, by whoever has it too? A reset is something else. */
+/* Likewise, and is it over for who has it too: shut down in both directions, or disconnected? A reset by its peer is
+ * something else; that is told for what was accepted, received bytes, and sent none. */
 enum fd_tcp { FD_TCP_NONE, FD_TCP_OPEN, FD_TCP_SHUT };
 enum fd_tcp fd_tcp_look(int fd);
 

@@ -210,7 +210,7 @@ on_arrived(struct meet *m, struct slot *s, const struct chan_msg *msg, int *fd, 
 	struct token token;
 	uint8_t hash[32];
 
-	/* A sibling that sends anything else is wrong, not unlucky. */
+	/* A sibling that sends anything else is wrong, not unlucky; one whose connection is over is not wrong. */
 	if (!lost && (look = fd_tcp_look(*fd)) == FD_TCP_NONE)
 		return -EPROTO;
 	if (!lost) {
