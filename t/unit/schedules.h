@@ -43,6 +43,7 @@ struct knobs {
 	struct quota_conf quota;
 	bool copy_mode;
 	bool answers_at_once; /* A gets its answer where the session ends */
+	uint64_t seed;        /* tokens are made of it */
 };
 
 /* --- the world --- */
@@ -89,9 +90,8 @@ struct conn {
 	uint64_t cookie;
 	bool is_reset, is_fin, has_data; /* what its peer did */
 	bool is_spoiled;                 /* its end was passed on: of no use any more */
-	bool is_used;                    /* not before it was answered, nor while parked or paired */
-	uint64_t no;                     /* the worker's number of it, at its last arrival */
-	unsigned slot;                   /* where that was */
+	bool is_given_up;                /* its worker did not wait for the answer */
+	unsigned unread[N_SLOTS];        /* its ARRIVED from each worker that the master has not read */
 };
 
 struct world {
@@ -110,6 +110,8 @@ struct world {
 extern struct world w;
 
 void world_init(void);
+/* As if nothing had been before: a schedule is what its seed says, whatever was played in this process. */
+void world_start(void);
 void world_fini(void);
 /* Peers that broke their connections get new ones. */
 void conns_renew(void);
@@ -118,6 +120,9 @@ bool conn_is_gone(const struct conn *); /* nothing will ever come of it */
 /* Its peer has seen a reset, or will within seconds. */
 bool conn_saw_reset(struct conn *);
 void conn_do(struct conn *, char what); /* 'r'eset, 'f'in, 'd'ata; waits until it has arrived */
+/* Its worker says that it is over, who has the master's answer to come: 's'hut down, shut down and the 'p'eer goes on
+ * sending, 'd'isconnected. */
+void conn_give_up(struct conn *, char how);
 
 struct proc *proc_of_slot(const struct slot *);
 void proc_say(struct proc *, const struct chan_msg *, int fd);
@@ -192,6 +197,7 @@ struct model {
 	struct mpair pairs[N_PAIRS];
 	size_t n_pairs;
 	size_t fds_before; /* before the schedule */
+	uint64_t n_tokens; /* made so far */
 	uint64_t last_conn;
 	bool is_empty; /* on_empty came */
 };
@@ -207,6 +213,10 @@ void model_cancel(unsigned t);
 void model_check(void);   /* what holds after each step */
 void model_settled(void); /* and when nothing is left to do */
 struct mpair *model_pair(uint64_t id);
+/* Parked, or of a pair. */
+bool model_keeps(int conn);
+/* No worker has it otherwise: all its ARRIVED were read, and it is not kept. */
+bool model_is_free(int conn);
 /* -1: of any operator, in any slot */
 size_t model_count_toks(enum token_state, int op);
 size_t model_count_asking(int op);

@@ -125,7 +125,6 @@ judge_pair(struct mpair *p)
 			c->is_spoiled = true; /* its end was passed on */
 		else
 			MUST(conn_saw_reset(c), "pair %llu ended, and a peer does not know", (unsigned long long)p->id);
-		c->is_used = false;
 	}
 }
 

@@ -51,7 +51,6 @@ expect_issue(unsigned op)
 void
 model_issue(unsigned i)
 {
-	static uint64_t n;
 	struct tok *t = &m.toks[i], new = { .conn = -1, .op = i % N_OPS };
 	struct session_new ask = { .from = op_names[new.op], .to = "b", .channel = "c", .life_ns = LIFE_NS };
 	struct quota_no no;
@@ -60,8 +59,9 @@ model_issue(unsigned i)
 
 	if (t->state == T_ISSUED || t->state == T_PARKED || t->is_asking || w.is_stopping)
 		return;
-	n++;
-	memcpy(new.token.bytes, &n, sizeof(n));
+	m.n_tokens++;
+	memcpy(new.token.bytes, &m.knobs.seed, sizeof(m.knobs.seed));
+	memcpy(new.token.bytes + sizeof(m.knobs.seed), &m.n_tokens, sizeof(m.n_tokens));
 	token_hash(&new.token, new.hash);
 	token_session(&new.token, new.id);
 	ask.token = &new.token;
@@ -124,7 +124,7 @@ model_start(const struct knobs *knobs)
 	size_t before = fds_open();
 
 	m = (struct model){ .knobs = *knobs };
-	w.is_stopping = false;
+	world_start();
 	m.quota = quota_new(&knobs->quota);
 	MUST(m.quota && toktab_new(knobs->table_slots, &m.table) == 0, "table");
 	MUST(sessions_new(w.base, m.table, m.quota, on_session_end, on_session_parked, NULL, &m.sessions) == 0,

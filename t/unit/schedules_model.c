@@ -79,11 +79,26 @@ model_pair(uint64_t id)
 	return NULL;
 }
 
-static void
-conn_is_free(int c)
+bool
+model_keeps(int c)
 {
-	if (c >= 0)
-		w.conns[c].is_used = false;
+	for (size_t i = 0; i < N_TOKENS; i++)
+		if (m.toks[i].state == T_PARKED && m.toks[i].conn == c)
+			return true;
+	for (size_t i = 0; i < m.n_pairs; i++)
+		if ((m.pairs[i].state != P_DONE || !m.pairs[i].is_judged) &&
+		    (m.pairs[i].conn[0] == c || m.pairs[i].conn[1] == c))
+			return true;
+	return false;
+}
+
+bool
+model_is_free(int c)
+{
+	for (size_t i = 0; i < N_SLOTS; i++)
+		if (w.conns[c].unread[i])
+			return false;
+	return !model_keeps(c);
 }
 
 /* To the master: dying alone is not known before waitpid() or the channel's end. */
@@ -150,8 +165,6 @@ on_unpaired(const char *text)
 		MUST((now.what == DO_CANCEL && now.tok == t && strcmp(reason, end_reason_word(now.reason)) == 0) ||
 			 (now.what == DO_STOP && strcmp(reason, end_reason_word(END_STOPPED)) == 0),
 		    "nobody asked for this end: %s", text);
-	if (t->state == T_PARKED)
-		conn_is_free(t->conn);
 	t->state = T_ENDED;
 }
 
@@ -238,10 +251,6 @@ on_ended(const char *text)
 	/* The peers' view of it comes with the descriptors' end, after this line: model_check(). */
 	p->is_clean = by_worker || strcmp(reason, end_reason_word(END_CLOSED)) == 0;
 	p->is_judged = by_worker;
-	if (by_worker) {
-		conn_is_free(p->conn[0]);
-		conn_is_free(p->conn[1]);
-	}
 }
 
 /* Its parts and RESUME are on their way to a worker. */
@@ -337,6 +346,8 @@ expect_arrived(const struct tok *t, const struct proc *p, int conn)
 {
 	if (!t || t->deadline_ns <= w.now_ns || (t->state != T_ISSUED && t->state != T_PARKED))
 		return refused(END_UNKNOWN_TOKEN);
+	if (w.conns[conn].is_given_up)
+		return refused(END_DEADLINE);
 	if (t->state == T_PARKED)
 		return expect_second(t, p, conn);
 	if (model_is_over(model_count_toks(T_PARKED, (int)t->op), QUOTA_LIMIT_PARKED))
@@ -374,6 +385,7 @@ on_arrived(struct proc *p, struct slot *s, const struct chan_msg *msg, int *fd, 
 		return rc;
 	}
 	MUST(rc == 0, "ARRIVED: %d", rc);
+	w.conns[conn].unread[p->slot]--;
 	if (w.alloc_failed && t && t->state == before) {
 		now.expect.type = CHAN_REFUSED;
 		now.expect.first = -1;
@@ -383,8 +395,6 @@ on_arrived(struct proc *p, struct slot *s, const struct chan_msg *msg, int *fd, 
 	MUST(now.expect.type != CHAN_PARKED || t->state == T_PARKED, "was not parked");
 	MUST(now.expect.type != CHAN_PAIR || t->state == T_PAIRED, "was not paired");
 	MUST(now.expect.type != CHAN_REFUSED || !t || t->state == before, "refused, and yet something happened");
-	if (now.expect.type == CHAN_REFUSED && (!t || t->state != T_PARKED || t->conn != conn))
-		conn_is_free(conn);
 	return rc;
 }
 
@@ -536,18 +546,9 @@ on_lost(struct slot *s, int status, void *arg)
 		m.pairs[i].must_end = false;
 	}
 	MUST(model_count_pairs(-1, (int)p->slot) == 0, "a pair of the dead worker %u is still its own", p->slot);
-	/* What it had not said before it died. */
-	for (size_t i = 0; i < N_CONNS; i++) {
-		bool is_kept = false;
-
-		for (size_t k = 0; k < N_TOKENS; k++)
-			is_kept |= m.toks[k].state == T_PARKED && m.toks[k].conn == (int)i;
-		for (size_t k = 0; k < m.n_pairs; k++)
-			is_kept |= m.pairs[k].state != P_DONE &&
-				   (m.pairs[k].conn[0] == (int)i || m.pairs[k].conn[1] == (int)i);
-		if (w.conns[i].slot == p->slot && !is_kept)
-			conn_is_free((int)i);
-	}
+	/* What it had said behind something wrong is not read. */
+	for (size_t i = 0; i < N_CONNS; i++)
+		w.conns[i].unread[p->slot] = 0;
 }
 
 static void

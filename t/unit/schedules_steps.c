@@ -42,8 +42,7 @@ say_arrived(struct proc *p, int conn, const uint8_t token[32])
 	struct chan_msg msg = { .type = CHAN_ARRIVED, .gen = p->gen, .conn = ++m.last_conn };
 
 	memcpy(msg.token, token, 32);
-	w.conns[conn].is_used = true;
-	w.conns[conn].slot = p->slot;
+	w.conns[conn].unread[p->slot]++;
 	proc_say(p, &msg, w.conns[conn].srv);
 	say_verbose("      worker %u: ARRIVED %llu, connection %d\n", p->slot, (unsigned long long)msg.conn, conn);
 }
@@ -59,7 +58,7 @@ do_arrive(unsigned a, unsigned b)
 	for (unsigned i = 0; p && i < N_CONNS; i++) {
 		int c = (int)((a / N_SLOTS + i) % N_CONNS);
 
-		if (w.conns[c].is_used || w.conns[c].is_reset || w.conns[c].is_spoiled)
+		if (!model_is_free(c) || w.conns[c].is_reset || w.conns[c].is_spoiled)
 			continue;
 		say_arrived(p, c, t->state == T_NONE || b % 29 == 28 ? nothing : t->token.bytes);
 		return;
@@ -75,6 +74,21 @@ do_same(unsigned a, unsigned b)
 
 	if (p && t->state == T_PARKED)
 		say_arrived(p, t->conn, t->token.bytes);
+}
+
+/* What does a worker for whom the answer comes too late: nobody knows in which order the master sees it. */
+static void
+do_give_up(unsigned a, unsigned b)
+{
+	for (unsigned i = 0; i < N_CONNS; i++) {
+		int c = (int)((a + i) % N_CONNS);
+
+		if (model_is_free(c) || model_keeps(c) || w.conns[c].is_reset || w.conns[c].is_given_up)
+			continue;
+		conn_give_up(&w.conns[c], "spd"[b % 3]);
+		say_verbose("      connection %d\n", c);
+		return;
+	}
 }
 
 void
@@ -484,6 +498,7 @@ do_meet(unsigned a, unsigned b)
 	X(stray, 20, "a worker speaks of any pair")                                        \
 	X(wrong, 10, "a worker sends what it must not")                                    \
 	X(same, 20, "the parked connection comes again")                                   \
+	X(give_up, 20, "a worker gives up a connection before it was answered")            \
 	X(clock, 60, "time passes")                                                        \
 	X(peer_resets, 30, "a peer resets")                                                \
 	X(peer_finishes, 20, "a peer ends its stream")                                     \

@@ -32,7 +32,9 @@
 #define FDS_MAX   128
 #define FIRST_PID 5000000 /* above PID_MAX_LIMIT */
 
-struct world w = { .now_ns = INT64_C(1000000000000) };
+#define START_NS INT64_C(1000000000000)
+
+struct world w = { .now_ns = START_NS };
 
 static int listener = -1;
 static struct worker_stats stats[N_SLOTS * 4];
@@ -262,6 +264,7 @@ spawn_stats_new(int *ret_fd, const struct worker_stats **ret)
 		stats_used[i] = true;
 		*ret_fd = -1;
 		*ret = last_page = &stats[i];
+		*last_page = (struct worker_stats){ 0 };
 		return 0;
 	}
 	return -ENOMEM;
@@ -407,7 +410,7 @@ conns_renew(void)
 			conn_end(c);
 			conn_new(c);
 		}
-		c->is_used = false;
+		memset(c->unread, 0, sizeof(c->unread));
 	}
 }
 
@@ -473,6 +476,21 @@ conn_do(struct conn *c, char what)
 	    (int)(c - w.conns), what, tcp_state(c->srv), tcp_state(c->cli));
 }
 
+void
+conn_give_up(struct conn *c, char how)
+{
+	const struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	c->is_given_up = c->is_spoiled = true;
+	if (how == 'd') {
+		MUST(connect(c->srv, &none, sizeof(none)) == 0, "disconnect: %s", strerror(errno));
+		return;
+	}
+	MUST(shutdown(c->srv, SHUT_RDWR) == 0, "shutdown: %s", strerror(errno));
+	if (how == 'p' && !c->is_fin)
+		MUST(send(c->cli, "x", 1, MSG_NOSIGNAL) == 1, "send: %s", strerror(errno));
+}
+
 /* --- all of it --- */
 
 size_t
@@ -501,6 +519,17 @@ world_init(void)
 		conn_new(&w.conns[i]);
 	w.base = event_base_new();
 	MUST(w.base, "event_base_new");
+}
+
+void
+world_start(void)
+{
+	/* libevent's clock cannot go back; to round seconds, for those who count in them */
+	w.now_ns += START_NS - w.now_ns % START_NS;
+	w.alloc_next = w.alloc_fail = 0;
+	w.alloc_failed = false;
+	w.spawn_failures = 0;
+	w.is_stopping = false;
 }
 
 void
