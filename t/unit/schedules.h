@@ -96,6 +96,7 @@ struct conn {
 
 struct world {
 	int64_t now_ns;
+	uint64_t random;
 	struct event_base *base;
 	struct proc procs[N_SLOTS];
 	struct conn conns[N_CONNS];
@@ -111,7 +112,7 @@ extern struct world w;
 
 void world_init(void);
 /* As if nothing had been before: a schedule is what its seed says, whatever was played in this process. */
-void world_start(void);
+void world_start(uint64_t seed);
 void world_fini(void);
 /* Peers that broke their connections get new ones. */
 void conns_renew(void);

@@ -124,7 +124,7 @@ model_start(const struct knobs *knobs)
 	size_t before = fds_open();
 
 	m = (struct model){ .knobs = *knobs };
-	world_start();
+	world_start(knobs->seed);
 	m.quota = quota_new(&knobs->quota);
 	MUST(m.quota && toktab_new(knobs->table_slots, &m.table) == 0, "table");
 	MUST(sessions_new(w.base, m.table, m.quota, on_session_end, on_session_parked, NULL, &m.sessions) == 0,

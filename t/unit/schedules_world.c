@@ -1,7 +1,7 @@
 /* schedules_world.c - what the master's tables stand in, played: clock, worker processes, peers, memory, log
  *
  * Always true:
- *  1. Time moves only when a step says so: clock_gettime() is this file's, for libevent as well.
+ *  1. Time moves only when a step says so: clock_gettime() is this file's, for libevent as well. So is getrandom().
  *  2. A worker is a channel's other end in this process. spawn.h, kill() and waitpid() are this file's; its pids are
  *     beyond what the kernel gives away.
  *  3. Nothing here knows what the master should do (schedules_model.c).
@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -51,6 +52,21 @@ clock_gettime(clockid_t id, struct timespec *ts)
 	ts->tv_sec = w.now_ns / 1000000000;
 	ts->tv_nsec = w.now_ns % 1000000000;
 	return 0;
+}
+
+/* --- chance --- */
+
+ssize_t
+getrandom(void *ret, size_t len, unsigned flags)
+{
+	uint8_t *at = ret;
+
+	(void)flags;
+	for (size_t i = 0; i < len; i++) {
+		w.random = w.random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+		at[i] = (uint8_t)(w.random >> 56);
+	}
+	return (ssize_t)len;
 }
 
 /* --- memory --- */
@@ -522,8 +538,9 @@ world_init(void)
 }
 
 void
-world_start(void)
+world_start(uint64_t seed)
 {
+	w.random = seed;
 	/* libevent's clock cannot go back; to round seconds, for those who count in them */
 	w.now_ns += START_NS - w.now_ns % START_NS;
 	w.alloc_next = w.alloc_fail = 0;

@@ -27,6 +27,7 @@
 #define STEPS_MIN 10
 #define STEPS_MAX 60
 #define CHUNK     1000 /* schedules of one child */
+#define ALONE     100  /* of them played alone as well */
 
 struct step {
 	unsigned op;
@@ -44,6 +45,7 @@ struct schedule {
 static struct {
 	uint64_t seed;
 	size_t step;
+	unsigned activity[ALONE]; /* of a chunk's first ones */
 } * shared;
 
 static bool is_quiet;
@@ -177,8 +179,12 @@ play_range(const void *arg)
 	struct schedule s;
 
 	for (size_t i = 0; i < r->n; i++) {
+		unsigned before = w.activity;
+
 		draw(r->first + i, &s);
 		play(r->first + i, &s);
+		if (i < ALONE)
+			shared->activity[i] = w.activity - before;
 	}
 }
 
@@ -233,6 +239,25 @@ explain(uint64_t seed, uint64_t first)
 	in_child(play_loud, &s, false);
 }
 
+/* What happened in a schedule is the same without those before it: else a failure could not be looked into. */
+static void
+test_seed_says_all(void **state)
+{
+	struct range r = { .first = 1, .n = ALONE };
+	unsigned in_row[ALONE];
+
+	(void)state;
+	assert_int_equal(in_child(play_range, &r, false), 0);
+	memcpy(in_row, shared->activity, sizeof(in_row));
+	for (size_t i = 0; i < ALONE; i++) {
+		r = (struct range){ .first = 1 + i, .n = 1 };
+		assert_int_equal(in_child(play_range, &r, false), 0);
+		if (shared->activity[0] != in_row[i])
+			fail_msg("seed %zu: %u things happened alone, %u behind others", 1 + i, shared->activity[0],
+			    in_row[i]);
+	}
+}
+
 static size_t
 how_many(void)
 {
@@ -266,7 +291,7 @@ test_schedules(void **state)
 int
 main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_schedules) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_seed_says_all), cmocka_unit_test(test_schedules) };
 	struct schedule s;
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
