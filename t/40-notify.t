@@ -19,8 +19,7 @@ sub life {
 	like($ready, qr/^STATUS=$status/m, "$what: and what it does");
 	isnt($m->wait(qr/^WATCHDOG=1$/), undef, "$what: feeds the watchdog") for 1, 2;
 	# a loop that stands still feeds nothing
-	$d->signal('STOP');
-	wait_until { ProxyTest::is_stopped($pid) } or die 'does not stop';
+	stop_process($pid);
 	$m->drain;
 	is($m->next_one(1), undef, "$what: nothing comes from one that stands still");
 	$d->signal('CONT');

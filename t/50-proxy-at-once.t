@@ -14,7 +14,7 @@ my $real = program('proxy');
 # A program whose check waits for the gate to open.
 sub install_slow {
 	unlink $program, $gate;
-	write_file($program, qq(#!/bin/sh\nif [ "\$1" = check ]; then touch $gate.asked; n=0; while [ ! -e $gate ] && [ \$n -lt 100 ]; do sleep 0.1; n=\$((n+1)); done; fi\nexec $real "\$@"\n));
+	write_file($program, qq(#!/bin/sh\nif [ "\$1" = check ]; then touch $gate.asked; n=0; while [ ! -e $gate ] && [ \$n -lt 300 ]; do sleep 0.1; n=\$((n+1)); done; fi\nexec $real "\$@"\n));
 	chmod 0755, $program;
 	return;
 }
@@ -31,7 +31,7 @@ chmod 0755, $program;
 my $p = $p::p = storm_proxy(workers => 2, program => $program, hyper => undef, outer => qq(admin_socket = "$socket";\n));
 my $pid = $p->{d}->pid;
 my $good = read_file("$p->{dir}/001.cfg");
-sub verb { return run_program([ $real, @_ ], env => { PROXY_SETTINGS => $p->{dir} }, timeout => 60) }
+sub verb { return $p->verb(@_) }
 sub count { my ($re) = @_; return $p->{d}->count_log($re) }
 sub status { my (undef, $out) = verb('status', '--json'); return eval { json_value($out) } // {} }
 # Each time the program is another script, which the master would not look for where the real one lies.

@@ -9,7 +9,6 @@ use Time::HiRes qw(time);
 
 my $socket = tmp() . '/admin.sock';
 sub new_proxy { return proxy(workers => 2, outer => qq(admin_socket = "$socket";\nmetrics = { bind_address = "localhost:0"; };\n), @_) }
-sub verb { my ($p, @words) = @_; return run_program([ program('proxy'), @words ], env => { PROXY_SETTINGS => $p->{dir} }, timeout => 60) }
 # The verb in a process of its own; its exit status comes by ->().
 sub verb_later {
 	my ($p, @words) = @_;
@@ -63,15 +62,15 @@ sub ready { my ($p) = @_; return scalar `curl -sS --noproxy '*' --max-time 20 ht
 # Verbs
 {
 	my $p = new_proxy(drain_timeout => '60.0');
-	my ($exit, $out, $err) = verb($p, 'drain');
+	my ($exit, $out, $err) = $p->verb('drain');
 	is("$exit $err", '0 ', 'drain with nothing under way');
 	is($p->ask->answer->{error}{code}, -32004, 'it stays drained');
-	is((verb($p, 'undrain'))[0], 0, 'undrain');
+	is(($p->verb('undrain'))[0], 0, 'undrain');
 	is(ready($p), "serving\n", 'it serves again');
 	my @pairs = map { [ $p->pair ] } 1 .. 3;
-	is((verb($p, 'drain', '--deadline', '0.3'))[0], 1, 'drain with a deadline: 1');
+	is(($p->verb('drain', '--deadline', '0.3'))[0], 1, 'drain with a deadline: 1');
 	joined(@{ $pairs[0] }[ 0, 1 ], 'no pair is cut');
-	is((verb($p, 'drain', '--until', '3'))[0], 0, 'drain --until as many as there are');
+	is(($p->verb('drain', '--until', '3'))[0], 0, 'drain --until as many as there are');
 	my $until = verb_later($p, 'drain', '--until', 1);
 	my $all = verb_later($p, 'drain');
 	isnt($p->{d}->wait_log(qr/ drain_asked verb=drain until=1 /), undef, 'two wait');
@@ -86,11 +85,11 @@ sub ready { my ($p) = @_; return scalar `curl -sS --noproxy '*' --max-time 20 ht
 	is($stop->(), 0, 'stop: 0 when all ended by themselves');
 	is($all->(), 0, 'and so has drain');
 	is($p->{d}->wait_exit(5), 0, 'the proxy is gone');
-	is((verb($p, 'stop'))[0], 69, 'then nobody serves the socket: 69');
+	is(($p->verb('stop'))[0], 69, 'then nobody serves the socket: 69');
 
 	$p = new_proxy(drain_timeout => '60.0');
 	my ($a, $b) = $p->pair;
-	is((verb($p, 'stop', '--deadline', 'soon'))[0], 64, 'a deadline that is no number: 64');
+	is(($p->verb('stop', '--deadline', 'soon'))[0], 64, 'a deadline that is no number: 64');
 	my $late = verb_later($p, 'stop', '--deadline', '0.3');
 	is($p->{d}->wait_exit(20), 0, 'stop --deadline stops');
 	is($late->(), 1, 'and says 1 where pairs were reset');

@@ -7,12 +7,12 @@ use ProxyTest;
 use Test::More;
 
 my $socket = tmp() . '/admin.sock';
-my $p = proxy(workers => 1, token_timeout => 1, drain_timeout => '60.0', more => 'table_slots = 3; max_tokens_per_operator = 2;',
+my $p = proxy(workers => 1, token_timeout => 2.5, drain_timeout => '60.0', more => 'table_slots = 3; max_tokens_per_operator = 2;',
 	outer => qq(metrics = { bind_address = "localhost:0"; };\nadmin_socket = "$socket";\n));
 my $base = 'http://127.0.0.1:' . $p->{d}->ready('metrics_port');
 
 sub metric { my ($result) = @_; return (`curl -sS --noproxy '*' --max-time 20 $base/metrics` =~ /^hyper_brokerings_total\{result="$result"\} (\d+)$/m)[0] }
-sub verb { return run_program([ program('proxy'), @_ ], env => { PROXY_SETTINGS => $p->{dir} }) }
+sub verb { return $p->verb(@_) }
 sub stories { my ($exit, $out, $err) = verb('explain', $_[0], '--json'); return $exit == 0 ? json_value($out)->{stories} : (diag($err), []) }
 sub ask { my ($from, $to) = @_; return $p->ask(params => { to => $to, channel => 'grpc_server', _client => client($from) }) }
 
@@ -52,7 +52,7 @@ my @cases = (
 		-32006, 'refused', 'told', 'not paired', qr/hd-refuses was asked for a connection and did not agree: not today/, qr/log of the target/ ],
 	[ 'B too late', 'hd-late', sub { my $ask = ask(@_); my $told = $p->told; my $e = $ask->answer->{error}; close $told->{sock}; return $e },
 		-32003, 'deadline', 'told', 'not paired', qr/could not reach hd-late: .*no answer (?:in time|within the token's life)/, qr/target's server/ ],
-	[ 'B confirms and does not come', 'hd-absent', sub { my $ask = ask(@_); $p->told->answer; my $r = $ask->answer->{result}; $p->unpaired($r->{session}, 10); return { session => $r->{session} } },
+	[ 'B confirms and does not come', 'hd-absent', sub { my $ask = ask(@_); $p->told->answer; my $r = $ask->answer->{result}; $p->unpaired($r->{session}, 15); return { session => $r->{session} } },
 		undef, 'expired', 'parked', 'not paired', qr/^B too late/, qr/internal_endpoint/ ],
 	[ 'A too late', 'hd-waits-long', sub {
 			my $ask = ask(@_);
@@ -61,7 +61,7 @@ my @cases = (
 			$p->wait_parked($told->{id});
 			$told->answer;
 			my $r = $ask->answer->{result};
-			$p->unpaired($r->{session}, 10);
+			$p->unpaired($r->{session}, 15);
 			isnt((read_to_end($p->come($told->token)))[1], 'timeout', 'A too late: it is closed');
 			return { session => $r->{session} };
 		}, undef, 'expired', 'paired', 'not paired', qr/^A too late/, qr/internal_endpoint/ ],

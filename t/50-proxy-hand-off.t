@@ -10,7 +10,6 @@ my $p = proxy(workers => 1, token_timeout => 20);
 close $_ for $p->pair;
 $p->note_fds;
 
-sub stop_process { my ($pid) = @_; kill 'STOP', $pid; wait_until { ProxyTest::is_stopped($pid) } or die "$pid does not stop"; return }
 
 # Runs the code while the master stands still.
 sub while_master_stops {
@@ -19,18 +18,6 @@ sub while_master_stops {
 	my $r = $code->();
 	kill 'CONT', $p->{d}->pid;
 	return $r;
-}
-
-# A party's connection, of which the worker has told the master when this returns.
-sub arrive {
-	my ($text) = @_;
-	my $before = () = $p->log_text =~ /proxy-worker-0\[\d+\] info arrived /g;
-	my $s = $p->come($text);
-	my $worker = $p->worker_pid(0);
-	# the line is written before the message is sent: that is done when it sleeps again
-	wait_until { (() = $p->log_text =~ /proxy-worker-0\[\d+\] info arrived /g) > $before && read_file("/proc/$worker/stat") =~ /\) S / }
-	    or die "no ARRIVED:\n" . $p->{d}->log_tail;
-	return $s;
 }
 
 sub wait_worker_replaced {
@@ -44,7 +31,7 @@ sub wait_worker_replaced {
 	my ($token, $session) = $p->broker;
 	my $worker = $p->worker_pid(0);
 	my $b = while_master_stops(sub {
-		my $s = arrive($token);
+		my $s = $p->arrive(0, $token);
 		kill 'KILL', $worker;
 		return $s;
 	});
@@ -63,7 +50,7 @@ for my $round (1, 2) { # the master may see the message or the death first
 	$p->wait_parked($session);
 	my $worker = $p->worker_pid(0);
 	my $a = while_master_stops(sub {
-		my $s = arrive($token . 'early');
+		my $s = $p->arrive(0, $token . 'early');
 		kill 'KILL', $worker;
 		wait_until { fds_of($worker) < 0 || read_file("/proc/$worker/stat") =~ /\) Z / } or die 'not dead';
 		return $s;
@@ -82,7 +69,7 @@ for my $round (1, 2) { # the master may see the message or the death first
 	$p->wait_parked($session);
 	my $worker = $p->worker_pid(0);
 	my $a = while_master_stops(sub {
-		my $s = arrive($token);
+		my $s = $p->arrive(0, $token);
 		stop_process($worker);
 		return $s;
 	});

@@ -21,8 +21,9 @@ sub ended_with {
 	return;
 }
 
+my $idle = 1.5 * slow_factor(); # seconds: whatever a busy machine leaves between two bytes of the pair that is used
 for my $mode ('', 'copy_mode = true; ', 'copy_small_messages = true; ') {
-	my $p = proxy(more => "${mode}idle_timeout = 1; half_closed_timeout = 0.5;");
+	my $p = proxy(more => "${mode}idle_timeout = $idle; half_closed_timeout = 0.5;");
 	my ($a, $b, $session) = $p->pair;
 	my ($c, $e, $used) = $p->pair;
 	my ($f, $g, $half) = $p->pair;
@@ -31,7 +32,7 @@ for my $mode ('', 'copy_mode = true; ', 'copy_small_messages = true; ') {
 	shutdown $f, 1;
 	is(read_exactly($g, 10), 'last words', "half closed: what came before");
 	# Bytes of one direction are enough.
-	while (time - $since < 2) {
+	while (time - $since < 2 * $idle) {
 		send_all($c, 'x');
 		$ok &&= read_exactly($e, 1) eq 'x';
 		sleep 0.1; # lasts: it is used for twice the time limit

@@ -12,8 +12,7 @@ for my $who ('second', 'first') {
 	my ($token, $session) = $p->broker;
 	my $parked = $who eq 'second' ? $p->come($token) : undef;
 	$p->wait_parked($session) if $parked;
-	kill 'STOP', $p->{d}->pid;
-	wait_until { ProxyTest::is_stopped($p->{d}->pid) } or die 'the master does not stop';
+	stop_process($p->{d}->pid);
 	my $start = time;
 	my $late = $p->come($token);
 	my (undef, $how) = read_to_end($late, 10);

@@ -16,7 +16,7 @@ my ($file, $other) = (tmp() . '/one.log', tmp() . '/two.log');
 my $p = proxy(workers => 2, more => 'max_pairs = 2; max_pipes = 2;', outer => qq(admin_socket = "$socket";\n));
 my @workers = sort map { $p->worker_pid($_) } 0, 1;
 
-sub verb { return run_program([ program('proxy'), @_ ], env => { PROXY_SETTINGS => $p->{dir} }, timeout => 60) }
+sub verb { return $p->verb(@_) }
 
 # Settings of `public` from now on, those of the start where not named; `outer` beside it. Returns what `reload` said.
 sub change {
@@ -55,21 +55,6 @@ sub option {
 
 sub pipes_of_workers { return scalar map { grep { (readlink($_) // '') =~ m{^pipe:|/pipe|^/proc/.*fd} } glob "/proc/$_/fd/*" } @workers }
 
-# A process that writes until it is blocked, and waits then.
-my @writers;
-sub write_all {
-	my ($sock) = @_;
-	my $pid = fork // die "fork: $!";
-	if (!$pid) {
-		$SIG{PIPE} = 'DEFAULT';
-		my $data = 'w' x 65536;
-		1 while syswrite $sock, $data;
-		POSIX::_exit(0);
-	}
-	push @writers, $pid;
-	return $pid;
-}
-sub stop_writers { kill 'KILL', @writers; waitpid $_, 0 for @writers; @writers = (); return }
 
 sub rate {
 	my ($sock, $seconds) = @_;
@@ -114,7 +99,7 @@ joined($a, $b, 'a pair of the start');
 # Bytes a second of an operator
 {
 	my $limit = 1_000_000;
-	write_all($c);
+	keep_writing($c);
 	cmp_ok(rate($d, 0.5), '>', 4 * $limit, 'no limit: fast') or diag('a slow machine');
 	change('', bytes_per_second_per_operator => $limit);
 	rate($d, 1.5); # what was under way
@@ -139,12 +124,12 @@ joined($a, $b, 'a pair of the start');
 	my ($e, $f, $copied) = $p->pair;
 	joined($e, $f, 'copy mode');
 	ok((wait_until { pipes_of_workers() == 0 } 30), 'copy mode: the pipes are closed after a while');
-	my $writer = write_all($e);
+	my $writer = keep_writing($e);
 	wait_until { ProxyTest::is_blocked($writer) } or die 'the writer does not wait';
 	is(pipes_of_workers(), 0, 'copy mode: bytes that wait are in no pipe');
 	change('');
 	my ($g, $h) = $p->pair;
-	my $writer2 = write_all($g);
+	my $writer2 = keep_writing($g);
 	ok((wait_until { pipes_of_workers() > 0 }), 'spliced again');
 	stop_writers();
 	close $_ for $e, $f, $g, $h;

@@ -9,18 +9,21 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $endpoint = '127.0.0.1:' . free_port();
+my $t0 = time;
 my $p = storm_proxy(endpoint => $endpoint, workers => 2);
+my $start_ms = (time - $t0) * 1000; # what a start takes on this machine, as busy as it is
 my $l = load($p, pairs => 100, churn => 4, meet => 3, rate => 200_000, seconds => 600);
 my @old = $p->worker_pids;
 is(scalar(grep { fds_of($_) > 0 } @old), 2, 'two workers, and 100 pairs under way');
 
-my $t0 = time;
+$t0 = time;
 $p->{d}->signal('KILL');
 is($p->{d}->wait_exit, 128 + 9, 'the master is dead');
 my $next = storm_proxy(endpoint => $endpoint, workers => 2, hyper => free_port());
 my $ms = (time - $t0) * 1000;
 is($next->{port}, $p->{port}, 'a new one listens at the same address');
-cmp_ok($ms, '<', 1000 * slow_factor(), sprintf('%.0f ms after the kill', $ms));
+my ($second, $starts) = (1000 * slow_factor(), 3 * $start_ms);
+cmp_ok($ms, '<', $second > $starts ? $second : $starts, sprintf('%.0f ms after the kill', $ms));
 
 my $l2 = load($next, pairs => 20, churn => 4, total => 200, rate => 200_000, seconds => 60);
 is($l2->wait_exit(60), 0, 'it pairs, beside the pairs of the dead one');

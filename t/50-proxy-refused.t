@@ -7,7 +7,7 @@ use ProxyTest;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $p = proxy(workers => 1, token_timeout => 1);
+my $p = proxy(workers => 1, token_timeout => 2);
 close $_ for $p->pair;
 $p->note_fds;
 
@@ -77,7 +77,7 @@ my $took = time - $began;
 is($r->{error}{code}, -32003, 'no answer in time: -32003');
 like($r->{error}{message}, qr/could not reach hd-2/, 'the message names the step');
 is($r->{error}{data}{reason}, 'deadline', 'reason deadline');
-ok($took < 1.6 * slow_factor(), 'within the life of the token') or diag($took);
+ok($took < 3.2 * slow_factor(), 'within the life of the token') or diag($took);
 isnt((read_to_end($parked))[1], 'timeout', 'who was parked is let go');
 is_gone($told, 'after the deadline');
 close $told->{sock};
@@ -93,8 +93,8 @@ is((read_to_end($alone, 5))[1], 'eof', 'who waits in vain is let go');
 is($p->unpaired($session), 'expired', 'with its reason');
 
 # A token's life is counted from its creation, whatever happens meanwhile: an answer, a party, both, all of them late.
-my $life = 1000 * slow_factor();
-for my $case ([ 'answered late', 0.6 ], [ 'one party, late', 0.01, 0.6 ], [ 'answered, then one party', 0.3, 0.6 ], [ 'one party, then the answer', 0.6, 0.3 ]) {
+my $life = 2000 * slow_factor();
+for my $case ([ 'answered late', 1.2 ], [ 'one party, late', 0.01, 1.2 ], [ 'answered, then one party', 0.6, 1.2 ], [ 'one party, then the answer', 1.2, 0.6 ]) {
 	my ($name, $answer_at, $come_at) = ($case->[0], map { $_ * slow_factor() } @$case[ 1 .. $#$case ]);
 	my $began = time;
 	my $after = sub { my ($s) = @_; wait_until { time >= $began + $s } 5; return 1 };
@@ -106,7 +106,7 @@ for my $case ([ 'answered late', 0.6 ], [ 'one party, late', 0.01, 0.6 ], [ 'ans
 	is($p->unpaired($told->{id}, 5), 'expired', "$name: expires");
 	my ($ms) = $p->log_text =~ / unpaired session=$told->{id} .* ms=([\d.]+)/;
 	cmp_ok(abs($ms - $life), '<', 0.3 * $life, "$name: after its life") or diag($ms);
-	is((read_to_end($s, 3))[1], 'eof', "$name: the party is let go") if $s;
+	is((read_to_end($s))[1], 'eof', "$name: the party is let go") if $s;
 	is_gone($told, $name);
 }
 

@@ -11,10 +11,6 @@ use Time::HiRes qw(time);
 my $long = ($ENV{HYPER_LONG} || $ENV{T_MANY});
 my $socket = tmp() . '/admin.sock';
 
-sub verb {
-	my ($p, @words) = @_;
-	return run_program([ program('proxy'), @words ], env => { PROXY_SETTINGS => $p->{dir} }, timeout => 60);
-}
 # New settings: each pattern is replaced in those of the start, { key => value } of `public` are added.
 sub settings {
 	my ($p, %set) = @_;
@@ -41,31 +37,31 @@ sub hup {
 	my ($a, $b, $session) = $p->pair;
 	my @workers = sort(living_workers($p));
 
-	my ($exit, $out, $err) = verb($p, 'reload');
+	my ($exit, $out, $err) = $p->verb('reload');
 	is("$exit $err", '0 ', 'nothing new: exit status 0');
 	like($out, qr/^no setting differs/, 'and it is said');
 
-	settings($p, max_pairs_per_operator => 1, table_slots => 128, token_timeout => '1.5', log_level => '"info"');
-	($exit, $out, $err) = verb($p, 'check', '--diff');
+	settings($p, max_pairs_per_operator => 1, table_slots => 128, token_timeout => '4.5', log_level => '"info"');
+	($exit, $out, $err) = $p->verb('check', '--diff');
 	is("$exit $err", '0 ', 'check --diff: exit status 0');
 	like($out, qr/^would change: public\.max_pairs_per_operator 0 -> 1$/m, 'what would change');
 	like($out, qr/^needs a restart: public\.table_slots 65536 -> 128$/m, 'what needs a restart');
 	my ($a2, $b2, $session2) = $p->pair;
-	($exit, $out) = verb($p, 'check', '--diff');
+	($exit, $out) = $p->verb('check', '--diff');
 	like($out, qr/^over the new limit: public\.max_pairs_per_operator: 1 now/m, 'how many pairs a new limit would be below');
 	is(count($p, qr/ reloaded /), 1, 'it changes nothing');
 	my ($fresh) = $p->come('');
 	settings($p, max_pairs => 1, max_unauthenticated => 1, workers => 1, idle_timeout => '0.001');
 	my ($fresh2, $fresh3) = map { $p->come('') } 1, 2;
 	my $seen = '';
-	ok((wait_until { $seen = (verb($p, 'check', '--diff'))[1]; $seen =~ /idle_timeout: 2 pairs/ && $seen =~ /max_unauthenticated: [12] / } 20), 'what connections would be touched') or diag($seen);
+	ok((wait_until { $seen = ($p->verb('check', '--diff'))[1]; $seen =~ /idle_timeout: 2 pairs/ && $seen =~ /max_unauthenticated: [12] / } 20), 'what connections would be touched') or diag($seen);
 	like($seen, qr/^touched: public\.idle_timeout: 2 pairs are silent for longer: they end$/m, 'silent pairs');
 	close $_ for $fresh, $fresh2, $fresh3;
-	settings($p, max_pairs_per_operator => 1, table_slots => 128, token_timeout => '1.5', log_level => '"info"');
-	($exit, $out, $err) = verb($p, 'reload');
+	settings($p, max_pairs_per_operator => 1, table_slots => 128, token_timeout => '4.5', log_level => '"info"');
+	($exit, $out, $err) = $p->verb('reload');
 	is("$exit $err", '0 ', 'reload: exit status 0');
-	my $was = 5 * HyperTest::slow_factor();
-	like($out, qr/^changed: public\.token_timeout $was -> 1\.5$/m, 'what changed');
+	my $was = ProxyTest::TOKEN_S * HyperTest::slow_factor();
+	like($out, qr/^changed: public\.token_timeout $was -> 4\.5$/m, 'what changed');
 	like($out, qr/^needs a restart: public\.table_slots 65536 -> 128$/m, 'what needs a restart');
 	like($p->log_text, qr/ warn reload_needs_restart key=public\.table_slots before=65536 after=128/, 'the log has it');
 	joined($a, $b, 'a pair of before');
@@ -77,7 +73,7 @@ sub hup {
 	$p->come($token);
 	isnt($p->{d}->wait_log(qr/refused .*reason=quota/), undef, 'the new limit holds');
 	is(count($p, qr/ debug /), $debug, 'so does the log level, in all processes');
-	like((verb($p, 'check', '--diff'))[1], qr/\Aneeds a restart: public\.table_slots 65536 -> 128\n\z/, 'now only what needs a restart differs');
+	like(($p->verb('check', '--diff'))[1], qr/\Aneeds a restart: public\.table_slots 65536 -> 128\n\z/, 'now only what needs a restart differs');
 
 	# each kind of fault
 	settings($p);
@@ -99,21 +95,21 @@ sub hup {
 		write_file("$p->{dir}/001.cfg", $text);
 		is(hup($p), 'error reload_failed', "$kind: fails");
 		like(join("\n", grep { / error reload_fault / } split /\n/, $p->log_text), $re, "$kind: the log says where");
-		my ($code) = verb($p, 'reload');
+		my ($code) = $p->verb('reload');
 		is($code, 78, "$kind: proxy reload gives 78");
 		joined($a, $b, "$kind: the pair");
 		my ($t) = $p->broker;
 		is(length $t, 32, "$kind: it serves on");
 	}
 	write_file("$p->{dir}/001.cfg", $good =~ s/\Q$socket\E/$socket.none/r);
-	is((verb($p, 'reload'))[0], 69, 'nobody serves the socket: 69');
+	is(($p->verb('reload'))[0], 69, 'nobody serves the socket: 69');
 	write_file("$p->{dir}/001.cfg", $good);
 	symlink "$p->{dir}/nowhere", "$p->{dir}/002.cfg" or die "symlink: $!";
 	is(hup($p), 'error reload_failed', 'a file that cannot be read: fails');
 	like(join("\n", grep { / error reload_fault / } split /\n/, $p->log_text), qr/002\.cfg/, 'a file that cannot be read: it is named');
 	unlink "$p->{dir}/002.cfg";
 	write_file("$p->{dir}/001.cfg", $good =~ s/internal_bind_address = "127\.0\.0\.1:0"/internal_bind_address = "127.0.0.1:1"/r);
-	like((verb($p, 'reload'))[1], qr/^needs a restart: public\.internal_bind_address "127\.0\.0\.1:0" -> "127\.0\.0\.1:1"$/m, 'another bind address: it is said');
+	like(($p->verb('reload'))[1], qr/^needs a restart: public\.internal_bind_address "127\.0\.0\.1:0" -> "127\.0\.0\.1:1"$/m, 'another bind address: it is said');
 	write_file("$p->{dir}/001.cfg", $good);
 	is_deeply([ sort(living_workers($p)) ], \@workers, 'still the same workers');
 	is($p->{d}->stop, 0, 'it stops');
@@ -137,13 +133,13 @@ sub hup {
 	};
 	my ($was, $open) = $subject->();
 	write_file($crt, "no certificate\n");
-	my ($exit, $out, $err) = verb($p, 'reload');
+	my ($exit, $out, $err) = $p->verb('reload');
 	is($exit, 78, 'a bad certificate: 78');
 	like($err, qr/own\.crt/, 'its file is named');
 	is(($subject->())[0], $was, 'the old one is used on');
 	$put->('hd-1');
 	chmod 0600, $key;
-	($exit, $out, $err) = verb($p, 'reload');
+	($exit, $out, $err) = $p->verb('reload');
 	is("$exit $err", '0 ', 'another certificate under the same name');
 	isnt(($subject->())[0], $was, 'new connections get the new one');
 	print $open "POST /nothing HTTP/1.1\r\nHost: p\r\nContent-Length: 0\r\n\r\n";
@@ -160,7 +156,7 @@ sub hup {
 	for my $i (1 .. ($long ? 200 : 30)) {
 		my $workers = $i == 1 ? 1 : $i == 2 ? 4 : $counts[ $i % @counts ];
 		settings($p, workers => $workers, pipe_size => 65536 * (1 + $i % 4), accept_timeout => 5 + $i % 5 . '.0');
-		my ($exit, $out, $err) = verb($p, 'reload');
+		my ($exit, $out, $err) = $p->verb('reload');
 		is($exit, 0, "reload $i") or diag("$out$err"), last if $exit;
 		$n++;
 		my $there = wait_until { living_workers($p) == $workers } 30;

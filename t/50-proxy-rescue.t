@@ -30,7 +30,6 @@ sub finish {
 	return;
 }
 
-sub stop_process { my ($pid) = @_; kill 'STOP', $pid; wait_until { ProxyTest::is_stopped($pid) } or die "$pid does not stop"; return }
 
 # Kills workers and waits until their slots are filled again.
 sub kill_workers {
@@ -79,9 +78,7 @@ begin(2);
 	my $b = $p->at(0, sub { $p->come($token) });
 	$p->wait_parked($session);
 	stop_process($_) for $p->worker_pid(1), $p->{d}->pid;
-	my $before = () = $p->log_text =~ /proxy-worker-0\[\d+\] info arrived /g;
-	my $a = $p->come($token . 'glued');
-	wait_until { (() = $p->log_text =~ /proxy-worker-0\[\d+\] info arrived /g) > $before } or die 'no ARRIVED';
+	my $a = $p->arrive(0, $token . 'glued');
 	stop_process($p->worker_pid(0));
 	kill 'CONT', $p->{d}->pid;
 	$p->wait_pair($session);

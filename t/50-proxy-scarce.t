@@ -31,7 +31,6 @@ sub for_a_while {
 	return map { (cpu_of($pids[$_]) - $before[$_]) / $lasted } 0 .. $#pids;
 }
 
-sub stop_process { my ($pid) = @_; kill 'STOP', $pid; wait_until { ProxyTest::is_stopped($pid) } or die "$pid does not stop"; return }
 
 my $p = storm_proxy(workers => 2, log_level => 'debug');
 my ($master, @workers) = ($p->{d}->pid, $p->worker_pids);
@@ -115,7 +114,8 @@ stop_process($worker);
 kill 'CONT', $master;
 ($cpu) = for_a_while(1, $master);
 ok($cpu < 0.5, sprintf('the master answers while the worker stands still, and does not spin (%.2f of a CPU)', $cpu));
-my ($met) = $p->{d}->count_log(qr/proxy\[\d+\] info (?:parked|pair) /);
+my $met;
+wait_until { $met = $p->{d}->count_log(qr/proxy\[\d+\] info (?:parked|pair) /); $met >= 200 } 2; # before it is killed
 cmp_ok($met, '>=', 200, 'answers to many of them are under way');
 kill 'CONT', $worker;
 is($l->wait_exit(90), 0, 'then the load comes to its end');

@@ -16,7 +16,7 @@ my $own = 'public-proxy-1.ga';
 my @certs = ($own, 'hd-1');
 
 sub put { my ($of) = @_; system('cp', "$c/$of.crt", "$p->{dir}/own.crt") == 0 && system('cp', "$c/$of.key", "$p->{dir}/own.key") == 0 or die; chmod 0600, "$p->{dir}/own.key"; return }
-sub verb { return run_program([ program('proxy'), @_ ], env => { PROXY_SETTINGS => $p->{dir} }, timeout => 60) }
+sub verb { return $p->verb(@_) }
 
 put($own);
 $p->{settings} =~ s/\Q$c\E\/public-proxy-1\.ga\.(crt|key)/$p->{dir}\/own.$1/g;

@@ -21,7 +21,7 @@ my $p = storm_proxy(workers => 2, program => $program, hyper => undef, outer => 
 my $pid = $p->{d}->pid;
 my $good = read_file("$p->{dir}/001.cfg");
 
-sub verb { return run_program([ $real, @_ ], env => { PROXY_SETTINGS => $p->{dir} }, timeout => 60) }
+sub verb { return $p->verb(@_) }
 sub upgrades { my ($code, $out) = verb('status', '--json'); return $code == 0 ? json_value($out)->{upgrades} : "none ($code)" }
 
 # One pair, one parked, one issued; returns what looks whether they are as they were.

@@ -7,10 +7,10 @@ use ProxyTest;
 use Test::More;
 
 my $socket = tmp() . '/admin.sock';
-my $p = proxy(workers => 1, token_timeout => 8, more => 'max_tokens_per_operator = 3;', outer => qq(metrics = { bind_address = "localhost:0"; };\nadmin_socket = "$socket";\n));
+my $p = proxy(workers => 1, token_timeout => 60, more => 'max_tokens_per_operator = 3;', outer => qq(metrics = { bind_address = "localhost:0"; };\nadmin_socket = "$socket";\n));
 my $base = 'http://127.0.0.1:' . $p->{d}->ready('metrics_port');
 sub metrics { return { `curl -sS --noproxy '*' --max-time 20 $base/metrics` =~ /^([^# ]\S*(?:\{[^}]*\})?) (\S+)$/mg } }
-sub verb { return run_program([ program('proxy'), @_ ], env => { PROXY_SETTINGS => $p->{dir} }) }
+sub verb { return $p->verb(@_) }
 sub stories { my ($exit, $out, $err) = verb('explain', $_[0], '--json'); return $exit == 0 ? json_value($out)->{stories} : [] }
 sub ask { my ($from, $to) = @_; return $p->ask(params => { to => $to, channel => 'grpc_server', _client => client($from) }) }
 

@@ -28,7 +28,7 @@ sub metric {
 	return $text =~ /^\Q$name\E (\S+)$/m ? $1 : "none ($code)";
 }
 
-sub verb { return run_program([ program('proxy'), @_ ], env => { PROXY_SETTINGS => $p->{dir} }) }
+sub verb { return $p->verb(@_) }
 
 sub upgraded { return $p->{d}->count_log(qr/proxy\[\d+\] info upgraded /) }
 sub readies  { return $p->{d}->count_log(qr/proxy\[\d+\] info ready /) }

@@ -52,7 +52,7 @@ is($p->wait_ended($_)->{reason}, 'closed', 'to its own end') for $s0, $s1;
 # A frozen one: found by its heartbeat
 my ($a2, $b2, $s2) = $p->pair(workers => [ 0, 1 ]);
 my $frozen = $p->worker_pid(1);
-kill 'STOP', $frozen;
+stop_process($frozen);
 my ($token, $session) = $p->broker;
 my $first = $p->come($token);
 my $other = $p->come($token);

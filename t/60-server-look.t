@@ -19,7 +19,8 @@ sub check_of { my ($a, $what) = @_; return (grep { $_->{check} eq $what } @{ $a-
 is($m->ping->{result}{serverInfo}{name}, 'hd-2', 'the path works');
 
 # status
-my ($exit, $out, $err) = verb('hd-1', 'status');
+my ($exit, $out, $err);
+wait_until { ($exit, $out, $err) = verb('hd-1', 'status'); $out =~ /connections 3,/ }; # the standing stream may come after the call
 is("$exit $err", '0 ', 'status: exit status 0');
 like($out, qr/^hd-1  serving, version \S+, pid \d+, up /, 'who, what, since when');
 like($out, qr/^calls 1, 0 of 4096 in flight, connections 3, in \S+, out \S+$/m, 'how much');

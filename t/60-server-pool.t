@@ -19,7 +19,7 @@ my $m = mesh(
 			    if $r->{name} eq 'hd-2' && $r->{section} eq 'services';
 		}
 	},
-	hyper => { 'hd-1' => "call_timeout = 6;\n" });
+	hyper => { 'hd-1' => 'call_timeout = ' . 6 * HyperTest::slow_factor() . ";\n" });
 my $echo = start('echo', [ build() . '/t/unit/rpc_echo', '--bind=localhost:0' ]);
 $m->{opt}{service}{'hd-2'} = 'http://localhost:' . $echo->ready('port') . '/jsonrpc';
 $m->write_all;
@@ -81,7 +81,7 @@ my $begin = time;
 $m->{'hd-2'}->signal('KILL');
 waitpid $pid, 0;
 my $lost = json_value(read_file(tmp() . '/lost.json'));
-cmp_ok(time - $begin, '<', 4, 'it fails at once, not at its deadline');
+cmp_ok(time - $begin, '<', 4 * HyperTest::slow_factor(), 'it fails at once, not at its deadline');
 like($lost->{error}{message}, qr/the connection to hd-2 was lost before it answered/, 'and says why');
 is($lost->{error}{data}{reason}, 'reset', 'in one word too');
 

@@ -87,7 +87,7 @@ sub frames_of {
 			push @f, [ $name{$t} // $t, $flags, $stream, substr $buf, 9, $len ];
 			substr $buf, 0, 9 + $len, '';
 		}
-		last if $enough && grep { $enough->($_) } @f;
+		last if $enough && grep { $enough->($_, \@f) } @f;
 		if (!defined $n) { my $r = ''; vec($r, fileno $sock, 1) = 1; select $r, undef, undef, 0.1 }
 	}
 	$sock->blocking(1);

@@ -186,7 +186,7 @@ sub json_value { return $json->decode($_[0]) }
 
 sub connect_to {
 	my ($port, $host) = @_;
-	my $sock = IO::Socket::IP->new(PeerHost => $host // '127.0.0.1', PeerPort => $port, Timeout => 5)
+	my $sock = IO::Socket::IP->new(PeerHost => $host // '127.0.0.1', PeerPort => $port, Timeout => 10 * slow_factor())
 	    or die "connect to port $port: $!";
 	$sock->blocking(1);
 	binmode $sock;

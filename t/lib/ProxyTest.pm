@@ -16,10 +16,13 @@ use HyperTest;
 use IO::Socket qw(SOL_SOCKET SO_LINGER SHUT_WR);
 use IO::Socket::IP ();
 use MIME::Base64 qw(decode_base64);
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(proxy client joined reset_socket send_all);
+our @EXPORT = qw(proxy client joined reset_socket send_all stop_process keep_writing stop_writers);
+
+use constant TOKEN_S => 10; # seconds; a test that waits for no token's end has time, whatever else the machine does
 
 $SIG{PIPE} = 'IGNORE';
 my $n;
@@ -42,9 +45,9 @@ sub proxy {
 	$p->{settings} = 'log_level = "' . ($opt{log_level} // 'debug') . qq(";\n) . qq(public = { name = "public-proxy-1.ga";\n)
 	    . 'workers = ' . ($opt{workers} // 2) . ";\n"
 	    . qq(internal_bind_address = "$endpoint"; internal_endpoint = "$endpoint";\n)
-	    . 'token_timeout = ' . sprintf('%.2f', ($opt{token_timeout} // 5) * slow_factor()) . ";\n"
+	    . 'token_timeout = ' . sprintf('%.2f', ($opt{token_timeout} // TOKEN_S) * slow_factor()) . ";\n"
 	    . 'drain_timeout = ' . ($opt{drain_timeout} // '0.0') . ";\n"
-	    . 'accept_timeout = ' . sprintf('%.2f', $opt{accept_timeout} // 10) . ";\n"
+	    . 'accept_timeout = ' . sprintf('%.2f', ($opt{accept_timeout} // 10) * slow_factor()) . ";\n"
 	    . qq(jsonrpc_server = { bind_address = "127.0.0.1:0"; $tls[0] };\n)
 	    . qq(jsonrpc_client = { endpoint = "$scheme://localhost:) . $p->{hyper_port} . qq(/jsonrpc"; $tls[1] };\n)
 	    . ($opt{more} // '') . "\n};\n" . ($opt{outer} // '');
@@ -172,6 +175,42 @@ sub worker_pids { my ($p) = @_; return map { $p->worker_pid($_) } 0 .. ($p->{opt
 sub is_blocked { return read_file("/proc/$_[0]/stat") =~ /\) S / }
 sub is_stopped { return read_file("/proc/$_[0]/stat") =~ /\) T / }
 
+# It has no time any more when this returns.
+sub stop_process { my ($pid) = @_; kill 'STOP', $pid; wait_until { is_stopped($pid) } or die "$pid does not stop"; return }
+
+# A process of its own writes without pause, until it is blocked or the socket breaks. Its pid.
+my @writers;
+sub keep_writing {
+	my ($sock) = @_;
+	my $pid = fork // die "fork: $!";
+	if (!$pid) {
+		$SIG{PIPE} = 'DEFAULT';
+		my $data = 'w' x 65536;
+		1 while syswrite $sock, $data;
+		POSIX::_exit(0);
+	}
+	push @writers, $pid;
+	return $pid;
+}
+sub stop_writers { kill 'KILL', @writers; waitpid $_, 0 for @writers; @writers = (); return }
+
+# A verb of the program, as an operator of this proxy: (exit status, stdout, stderr)
+sub verb { my ($p, @words) = @_; return run_program([ program('proxy'), @words ], env => { PROXY_SETTINGS => $p->{dir} }, timeout => 60) }
+
+# How many connections with a token worker `slot` has told the master of.
+sub arrived { my ($p, $slot) = @_; return scalar(() = $p->log_text =~ /proxy-worker-$slot\[\d+\] info arrived /g) }
+
+# A party's connection, of which worker `slot`, which is to be the only one that runs, has told the master when this returns.
+sub arrive {
+	my ($p, $slot, $text) = @_;
+	my $before = $p->arrived($slot);
+	my $s = $p->come($text);
+	my $worker = $p->worker_pid($slot);
+	# the line is written before the message is sent: that is done when it sleeps again
+	wait_until { $p->arrived($slot) > $before && is_blocked($worker) } or die "no ARRIVED:\n" . $p->{d}->log_tail;
+	return $s;
+}
+
 # Runs the code while no worker but that of `slot` runs; undef: all run.
 sub at {
 	my ($p, $slot, $code) = @_;
@@ -179,9 +218,9 @@ sub at {
 	my @others = map { $p->worker_pid($_) } grep { $_ != $slot } 0 .. ($p->{opt}{workers} // 2) - 1;
 	kill 'STOP', @others;
 	wait_until { !grep { !is_stopped($_) } @others } or die 'a worker does not stop';
-	my $accepted = () = $p->log_text =~ /proxy-worker-$slot\[\d+\] info arrived /g;
+	my $accepted = $p->arrived($slot);
 	my $sock = $code->();
-	wait_until { (() = $p->log_text =~ /proxy-worker-$slot\[\d+\] info arrived /g) > $accepted } or die "worker $slot did not accept:\n" . $p->{d}->log_tail;
+	wait_until { $p->arrived($slot) > $accepted } or die "worker $slot did not accept:\n" . $p->{d}->log_tail;
 	kill 'CONT', @others;
 	return $sock;
 }
