@@ -91,6 +91,25 @@ hyper_verb_stop(const struct cmd_args *args)
 }
 
 static int
+hyper_verb_drain(const struct cmd_args *args)
+{
+	int code;
+	char *path = hyper_socket(&code);
+
+	return ctl_drain(path, code, NULL, args->opt[0]);
+}
+
+static int
+hyper_verb_undrain(const struct cmd_args *args)
+{
+	int code;
+	char *path = hyper_socket(&code);
+
+	(void)args;
+	return ctl_undrain(path, code);
+}
+
+static int
 hyper_verb_status(const struct cmd_args *args)
 {
 	int code;
@@ -169,6 +188,13 @@ static const struct cmd hyper_cmds[] = {
 	    .args = "",
 	    .help = "have the running server read its settings again, print what changed",
 	    .run = hyper_verb_reload },
+	{ .words = "drain",
+	    .args = "",
+	    .help = "take no new calls, wait until none is in flight; it goes on running",
+	    .run = hyper_verb_drain,
+	    .opts = { { "deadline", "SECONDS",
+		"exit with 1 when calls are in flight then (default: drain_timeout)" } } },
+	{ .words = "undrain", .args = "", .help = "take new calls again", .run = hyper_verb_undrain },
 	{ .words = "stop",
 	    .args = "",
 	    .help = "stop the running server and wait until it is gone; calls in flight come to their end",

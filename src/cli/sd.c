@@ -83,8 +83,7 @@ sd_verb_stop(const struct cmd_args *args)
 	int code;
 	char *path = sd_socket(&code);
 
-	(void)args;
-	return ctl_stop(path, code, NULL);
+	return ctl_stop(path, code, args->opt[0]);
 }
 
 static const struct cmd sd_cmds[] = {
@@ -102,7 +101,8 @@ static const struct cmd sd_cmds[] = {
 	{ .words = "stop",
 	    .args = "",
 	    .help = "stop the running directory and wait until it is gone",
-	    .run = sd_verb_stop },
+	    .run = sd_verb_stop,
+	    .opts = { { "deadline", "SECONDS", "as for the other programs; each call is answered at once here" } } },
 };
 
 static const struct cmd_signal sd_signals[] = {

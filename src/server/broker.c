@@ -33,6 +33,8 @@
 #include "server/pending.h"
 #include "server/reply.h"
 
+#define DRAINED_RETRY_MS 1000 /* nobody knows when it is taken back */
+
 struct flight {
 	LIST_ENTRY(flight) link;
 	struct broker *broker;
@@ -429,6 +431,36 @@ flight_new(struct broker *b, const struct broker_in *in, deliver_cb cb, void *ar
 	return f;
 }
 
+static void
+flight_drained(struct flight *f)
+{
+	const struct broker *b = f->broker;
+
+	flight_answer(f,
+	    rpc_fail_step(RPC_DRAINING, END_DRAINING, STEP_NONE, NULL, b->is_over ? 0 : DRAINED_RETRY_MS,
+		b->is_over ? "%s is shutting down: ask again when it is back"
+			   : "%s is draining: it takes no new calls for now, ask again later",
+		b->conf->name),
+	    false);
+}
+
+/* Our own proxy tells the other operator of a connection that somebody has asked for: that call is in flight here
+ * and would come to nothing without this one. */
+static bool
+is_for_a_brokering(const struct broker *b, const struct broker_in *in)
+{
+	const char *dot = strrchr(in->method, '.');
+	const struct flight *f;
+
+	if (!dot || strcmp(dot, "._connectionRequest") != 0 || strcmp(in->client, b->conf->name) != 0)
+		return false;
+	LIST_FOREACH (f, &b->flights, link)
+		if (f->is_foreign && reply_is_open(&f->reply) && f->req.addr.method &&
+		    strcmp(f->req.addr.method, "requestConnection") == 0)
+			return true;
+	return false;
+}
+
 int
 broker_call(struct broker *b, const struct broker_in *in, deliver_cb cb, void *arg)
 {
@@ -436,8 +468,8 @@ broker_call(struct broker *b, const struct broker_in *in, deliver_cb cb, void *a
 
 	if (!f)
 		return -ENOMEM;
-	if (b->is_over || (b->is_draining && !in->is_inner))
-		flight_refuse(f, RPC_DRAINING, END_DRAINING, "the server is shutting down");
+	if (b->is_over || (b->is_draining && !in->is_inner && !is_for_a_brokering(b, in)))
+		flight_drained(f);
 	if (reply_is_open(&f->reply))
 		flight_parse(f);
 	if (reply_is_open(&f->reply))
@@ -457,9 +489,9 @@ broker_apply(struct broker *b, const struct conf_hyper *conf)
 }
 
 void
-broker_drain(struct broker *b)
+broker_drain(struct broker *b, bool on)
 {
-	b->is_draining = true;
+	b->is_draining = on;
 }
 
 void
@@ -469,7 +501,7 @@ broker_drain_now(struct broker *b)
 
 	b->is_draining = b->is_over = true;
 	LIST_FOREACH (f, &b->flights, link)
-		flight_refuse(f, RPC_DRAINING, END_DRAINING, "the server is shutting down");
+		flight_drained(f);
 }
 
 size_t

@@ -49,9 +49,9 @@ int broker_call(struct broker *, const struct broker_in *, deliver_cb cb, void *
 /* A reload: the settings of before are borrowed no more. Limits hold for new requests. */
 void broker_apply(struct broker *, const struct conf_hyper *);
 
-/* From now on new requests are answered -32004; those in flight go on, with what they need of others. */
-void broker_drain(struct broker *);
-/* And those in flight are. */
+/* While on, new requests are answered -32004; those in flight go on, with what they need of others. */
+void broker_drain(struct broker *, bool on);
+/* For good: those in flight are answered so, too. */
 void broker_drain_now(struct broker *);
 size_t broker_in_flight(const struct broker *);
 size_t broker_bytes(const struct broker *); /* of their parameters, about */

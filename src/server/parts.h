@@ -2,6 +2,7 @@
 #ifndef SERVER_PARTS_H
 #define SERVER_PARTS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <jansson.h>
@@ -18,16 +19,18 @@
 
 struct admin;
 struct admin_call;
+struct admin_waits;
 struct directory;
 struct event;
 struct server_show;
 
-/*   STARTING --> SERVING --TERM, stop--> DRAINING --nothing in flight, deadline--> STOPPING
- *       `-----------`-------------------- INT, QUIT, second TERM ----------------------^      */
+/*   STARTING --> SERVING --drain, stop, TERM--> DRAINING --with stop or TERM: nothing in flight, deadline--> STOPPING
+ *       |          ^ `---------- undrain ----------' |                                                           ^
+ *       `----------`-------------- INT, QUIT, second TERM, ------------------------------------------------------'  */
 #define SERVER_STATES(X)                                                    \
 	X(STARTING, "starting", SERVER_BIT(SERVING) | SERVER_BIT(STOPPING)) \
 	X(SERVING, "serving", SERVER_BIT(DRAINING) | SERVER_BIT(STOPPING))  \
-	X(DRAINING, "draining", SERVER_BIT(STOPPING))                       \
+	X(DRAINING, "draining", SERVER_BIT(SERVING) | SERVER_BIT(STOPPING)) \
 	X(STOPPING, "stopping", 0)
 #define SERVER_BIT(s) (1u << SERVER_##s)
 
@@ -56,11 +59,13 @@ struct server {
 	struct admin *admin;      /* NULL: no admin_socket */
 	struct server_show *show; /* NULL: no metrics.bind_address */
 	int64_t start_ms;
-	/* DRAINING (stop.c) */
+	/* DRAINING (drain.c) */
 	struct event *look;
-	struct admin_call *stop_call; /* who waits for the end; may be NULL */
-	int64_t drain_ms, stop_ms;    /* when it began; its deadline */
-	int64_t quiet_ms;             /* the moment for answers to leave ends then; 0: something is in flight */
+	struct admin_waits *waits;
+	bool then_stop;
+	bool was_cut;              /* calls were refused at the deadline */
+	int64_t drain_ms, stop_ms; /* when it began; the deadline, with then_stop */
+	int64_t quiet_ms;          /* the moment for answers to leave ends then; 0: something is in flight */
 };
 
 const char *server_state_word(const struct server *);
@@ -68,13 +73,17 @@ const char *server_state_word(const struct server *);
 /* The only place that writes s->state. */
 void server_enter(struct server *, enum server_state to, const char *why);
 
-/* stop.c: to its end when nothing is in flight, or the deadline has come. Again: the earlier deadline holds. */
+/* drain.c: to its end when nothing is in flight, or the deadline has come. Again: the earlier deadline holds. */
 void server_drain(struct server *, int64_t timeout_ms);
-/* The verb: args { "deadline_ms": number }. Answered when the process is about to end. */
-void server_stop_on_admin(struct server *, struct admin_call *, const json_t *args);
+/* The verbs, true when it is one of them; then the call is taken, and answered now or later:
+ *   drain { "deadline_ms" }  waits until no call is in flight; goes on draining
+ *   undrain                  back to SERVING
+ *   stop { "deadline_ms" }   answered when the process is about to end
+ * The answers: { "ok", "calls", "pid" }, "calls" being those that are in flight. */
+bool server_drain_on_admin(struct server *, struct admin_call *, const char *verb, const json_t *args);
 /* The end has come, whatever is in flight. */
 void server_stop_now(struct server *);
-void server_stop_fini(struct server *);
+void server_drain_fini(struct server *);
 
 /* reload.c: HYPER_SETTINGS read again; all of it, or nothing. With `dry` nothing is changed or logged. The report as of
  * net/reload.h, taken; NULL when out of memory. */

@@ -11,7 +11,7 @@
  *     answered, connections end, the loop runs until their last call-backs have
  *     come, memory goes. So no call-back ever meets a freed part.
  *
- * Not here: what any of the parts does; reload.c and stop.c change them together.
+ * Not here: what any of the parts does; reload.c and drain.c change them together.
  */
 #include "hyper/server/server.h"
 
@@ -62,6 +62,12 @@ server_enter(struct server *s, enum server_state to, const char *why)
 	s->state = to;
 }
 
+static bool
+server_is_reloadable(const struct server *s)
+{
+	return s->state == SERVER_SERVING || (s->state == SERVER_DRAINING && !s->then_stop);
+}
+
 static void
 server_on_signal(enum daemon_signal sig, void *arg)
 {
@@ -71,7 +77,7 @@ server_on_signal(enum daemon_signal sig, void *arg)
 	case DAEMON_STOP: server_drain(s, s->conf->drain_timeout_ms); break;
 	case DAEMON_STOP_NOW: server_stop_now(s); break;
 	case DAEMON_RELOAD:
-		if (s->state == SERVER_SERVING)
+		if (server_is_reloadable(s))
 			json_decref(server_reload(s, false));
 		else
 			log_warn("reload_refused", "why=\"it is %s\"", server_state_word(s));
@@ -87,11 +93,11 @@ server_on_admin(struct admin_call *call, const char *verb, const json_t *args, v
 {
 	struct server *s = arg;
 
-	if (strcmp(verb, "stop") == 0)
-		server_stop_on_admin(s, call, args);
-	else if (strcmp(verb, "reload") != 0)
+	if (server_drain_on_admin(s, call, verb, args))
+		return;
+	if (strcmp(verb, "reload") != 0)
 		admin_answer(call, server_tell(s, verb, args));
-	else if (s->state != SERVER_SERVING)
+	else if (!server_is_reloadable(s))
 		admin_answer(call, admin_error("%s: ask again when it serves", server_state_word(s)));
 	else
 		admin_answer(call, server_reload(s, json_is_true(json_object_get(args, "dry"))));
@@ -224,7 +230,7 @@ server_init(struct server *s)
 static void
 server_fini(struct server *s)
 {
-	server_stop_fini(s);
+	server_drain_fini(s);
 	if (s->broker)
 		broker_drain_now(s->broker);
 	standing_close(s->standing);

@@ -301,7 +301,9 @@ server_state_with_reasons(const struct server *s, struct status_reasons *why)
 {
 	enum directory_state dir = directory_state(s->dir);
 
-	if (s->state != SERVER_SERVING)
+	if (s->state == SERVER_DRAINING && !s->then_stop)
+		status_reason(why, "draining: new calls are refused until `hyper undrain`");
+	else if (s->state != SERVER_SERVING)
 		status_reason(why, "%s", server_state_word(s));
 	if (dir == DIRECTORY_EMPTY)
 		status_reason(why, "the directory has not been fetched yet: is sd running?");

@@ -27,9 +27,9 @@
 	"\",\"permissions\":[{\"group\":\"" group "\",\"rights\":[\"call\"]}]}]}"
 
 static const char records[] = "{\"records\":[" ENTRY("me", "groups", "[\"servers\"]") "," ENTRY("me", "services",
-    "[" METHOD("a", "echo", "friends") "," METHOD("b", "_ping", "friends") "," METHOD(
-	"c", "_connections", "friends") "]") "," ENTRY("friend", "groups", "[\"friends\"]") "," ENTRY("stranger",
-    "groups", "[\"others\"]") "," ENTRY("hidden", "channels",
+    "[" METHOD("a", "echo", "friends") "," METHOD("d", "requestConnection", "friends") "," METHOD(
+	"b", "_ping", "friends") "," METHOD("c", "_connections", "friends") "]") "," ENTRY("friend", "groups",
+    "[\"friends\"]") "," ENTRY("stranger", "groups", "[\"others\"]") "," ENTRY("hidden", "channels",
     "[{\"type\":\"grpc_server\",\"settings\":{\"address\":\"localhost:1\",\"proxy\":\"me\"}}]") "," ENTRY("far",
     "groups", "[\"others\"]") "]}";
 
@@ -446,7 +446,7 @@ test_drain(void **state)
 	call(f, &before, "me", "far.echo", "far.echo(1)", true);
 	while (f->n_held == 0)
 		event_base_loop(f->base, EVLOOP_ONCE);
-	broker_drain(f->broker);
+	broker_drain(f->broker, true);
 	call(f, &after, "me", "far.echo", "far.echo(2)", true);
 	settle(f, &after);
 	assert_int_equal(after.code, RPC_DRAINING);
@@ -458,6 +458,59 @@ test_drain(void **state)
 	outcome_fini(&after);
 	f->n_held--;
 	fake_finish(f, f->n_held, false, 0);
+}
+
+/* Taken back; and what a call in flight needs is let through while it drains. */
+static void
+test_undrain(void **state)
+{
+	static const struct {
+		const char *client, *method;
+		bool is_taken, is_taken_for_a_brokering;
+	} cases[] = {
+		{ "me", "far.echo", false, false },
+		{ "friend", "me.echo", false, false },
+		{ "me", "far._connectionRequest", false, true },
+		{ "friend", "me._connectionRequest", false, false },
+	};
+	struct fixture *f = *state;
+	struct outcome o, asked;
+	char id[64];
+
+	f->mode = SILENT;
+	for (unsigned round = 0; round < 2; round++) {
+		if (round == 1) /* now somebody has asked us for a connection */
+			call(f, &asked, "friend", "me.requestConnection", "me.requestConnection(1)", false);
+		while (round == 1 && f->n_held == 0)
+			event_base_loop(f->base, EVLOOP_ONCE);
+		broker_drain(f->broker, true);
+		for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+			bool is_taken = round ? cases[i].is_taken_for_a_brokering : cases[i].is_taken;
+
+			snprintf(id, sizeof(id), "%s(%u%zu)", cases[i].method, round, i);
+			f->mode = ANSWER;
+			call(f, &o, cases[i].client, cases[i].method, id, false);
+			settle(f, &o);
+			f->mode = SILENT;
+			if ((o.code != RPC_DRAINING) != is_taken)
+				fail_msg("round %u, case %zu: code %d", round, i, o.code);
+			if (!is_taken)
+				assert_non_null(strstr(o.message, "me is draining"));
+			outcome_fini(&o);
+		}
+		broker_drain(f->broker, false);
+		f->mode = ANSWER;
+		call(f, &o, "me", "far.echo", "far.echo(again)", false);
+		settle(f, &o);
+		assert_int_equal(o.code, 0);
+		outcome_fini(&o);
+		f->mode = SILENT;
+	}
+	f->n_held--;
+	fake_finish(f, f->n_held, false, 0);
+	settle(f, &asked);
+	assert_int_equal(asked.code, 0);
+	outcome_fini(&asked);
 }
 
 /* The program ends while a channel still holds a call: whoever waits is answered, once. */
@@ -532,6 +585,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_cap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cap_bytes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drain, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_undrain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_free_answers, setup, teardown),
 		cmocka_unit_test(test_endpoints),
 	};

@@ -18,7 +18,7 @@
 	X(BUSY, "busy", "the token table or the descriptors are used up: try again later")                         \
 	X(QUOTA, "quota", "the operator's quota is used up")                                                       \
 	X(DEADLINE, "deadline", "no answer in time")                                                               \
-	X(DRAINING, "draining", "the program is shutting down and takes nothing new")                              \
+	X(DRAINING, "draining", "the program drains or shuts down and takes nothing new")                          \
 	X(NOT_CONNECTED, "not_connected", "the target operator has no standing connection")                        \
 	X(UNREACHABLE, "unreachable", "the next program did not answer or could not be dialled")                   \
 	X(REFUSED, "refused", "the target operator refused")                                                       \
