@@ -45,7 +45,8 @@ is($linked, 28, 'each names the one before it, and hashes to its hash by a secon
 is_deeply($sd->call('getRecords', { after => $records->[25]{hash} })->{result}, [ @$records[ 26, 27 ] ], 'records after a hash');
 is_deeply($sd->call('getRecords', { after => $tip->{hash} })->{result}, [], 'none after the tip');
 is(scalar @{ $sd->call('getRecords', { after => 'a' x 64 })->{result} }, 28, 'all after an unknown hash');
-for my $bad ('x', 'A' x 64, 'a' x 63, 7, undef, []) {
+is(scalar @{ $sd->call('getRecords', { after => undef })->{result} }, 28, 'null is as if it was not there');
+for my $bad ('x', 'A' x 64, 'a' x 63, 7, []) {
 	$answer = $sd->call('getRecords', { after => $bad });
 	is($answer->{error}{code}, -32602, 'bad `after`: ' . json_text($bad));
 	is($answer->{http}, 400);

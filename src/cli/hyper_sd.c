@@ -426,9 +426,9 @@ submit(struct sd_client *c, struct submission *s, const char *file, bool reset)
 		complain("%s", err);
 		return EXIT_SETTINGS;
 	}
-	if (record_file_load(file, &s->records, err) < 0)
+	if (record_file_load(file, RECORD_STRICT, &s->records, err) < 0)
 		return complain("%s", err);
-	s->chain = chain_new();
+	s->chain = chain_new(RECORD_OPEN);
 	s->signed_records = json_array();
 	if (!s->chain || !s->signed_records)
 		return complain("out of memory");

@@ -28,6 +28,7 @@
 #include "directory/signer.h"
 #include "hyper/base/bug.h"
 #include "hyper/base/bytes.h"
+#include "hyper/wire/address.h"
 #include "hyper/wire/json.h"
 
 struct link {
@@ -48,13 +49,18 @@ struct chain {
 	size_t n, cap;
 	struct link *by_hash;
 	struct pin *pins;
+	enum record_forms forms;
 	bool pins_lost; /* out of memory while they were collected again: nothing is appended until they are whole */
 };
 
 struct chain *
-chain_new(void)
+chain_new(enum record_forms forms)
 {
-	return calloc(1, sizeof(struct chain));
+	struct chain *c = calloc(1, sizeof *c);
+
+	if (c)
+		c->forms = forms;
+	return c;
 }
 
 static void
@@ -290,7 +296,7 @@ chain_append(struct chain *c, struct record_trust *trust, const json_t *signed_r
 		snprintf(err, RECORD_ERR_MAX, "out of memory");
 		return -ENOMEM;
 	}
-	r = record_normalise_signed(signed_record, &copy, err);
+	r = record_normalise_signed(signed_record, c->forms, &copy, err);
 	if (r < 0)
 		return r;
 	r = check_place(c, json_str(copy, "hash"), json_str(copy, "parent_hash"), err);
@@ -309,7 +315,7 @@ chain_append(struct chain *c, struct record_trust *trust, const json_t *signed_r
 int
 chain_holds_with(const struct chain *c, struct record_trust *trust, char err[RECORD_ERR_MAX])
 {
-	struct chain *again = chain_new();
+	struct chain *again = chain_new(c->forms);
 	char why[RECORD_ERR_MAX] = "out of memory";
 	int rc = again ? 0 : -ENOMEM;
 	size_t i;
@@ -341,9 +347,11 @@ chain_entries(const struct chain *c)
 	size_t i;
 
 	for (i = 0; i < c->n; i++) {
-		const json_t *s = c->v[i]->signed_record;
+		const json_t *s = c->v[i]->signed_record, *record = json_object_get(s, "record");
 
-		if (entries_merge(entries, json_object_get(s, "record"), s) < 0) {
+		if (!operator_name_is_valid(json_str(record, "name")))
+			continue; /* open forms: it stands in the chain, nobody can call it */
+		if (entries_merge(entries, record, s) < 0) {
 			json_decref(entries);
 			return NULL;
 		}

@@ -139,7 +139,7 @@ begin_fresh(struct feed *f)
 	undo(f);
 	if (f->accepted == 0)
 		return 0; /* the first chain ever goes into `chain` itself */
-	f->fresh = chain_new();
+	f->fresh = chain_new(RECORD_OPEN);
 	return f->fresh ? 0 : -ENOMEM;
 }
 
@@ -196,7 +196,8 @@ on_page(struct rpc_answer *answer, void *arg)
 		fail(f, answer->message ? answer->message : why);
 		return;
 	}
-	if (!json_is_array(answer->result)) {
+	/* null: a list without elements, as other languages write it */
+	if (!json_is_array(answer->result) && !json_is_null(answer->result)) {
 		fail(f, "sd's answer to getRecords is no list");
 		return;
 	}
@@ -228,7 +229,7 @@ load_kept(struct feed *f, char *err)
 	char why[RECORD_ERR_MAX];
 	int r;
 
-	f->chain = chain_new();
+	f->chain = chain_new(RECORD_OPEN);
 	if (!f->chain) {
 		snprintf(err, DIRECTORY_ERR_MAX, "out of memory");
 		return -ENOMEM;

@@ -22,6 +22,7 @@
 #include "hyper/base/bytes.h"
 #include "hyper/base/fd.h"
 #include "hyper/directory/record.h"
+#include "hyper/wire/address.h"
 #include "hyper/wire/json.h"
 
 #define FILE_TIME_DEFAULT "1970-01-01T00:00:00Z"
@@ -98,7 +99,7 @@ parse_file(const char *path, json_t **ret, char *err)
 
 /* One change record, bare or as the `record` of a signed one; created_at may be missing in a file. *ret is taken. */
 static int
-normalise(const json_t *given, json_t **ret, char *err)
+normalise(const json_t *given, enum record_forms forms, json_t **ret, char *err)
 {
 	const json_t *inner = json_object_get(given, "record");
 	json_t *copy;
@@ -108,20 +109,20 @@ normalise(const json_t *given, json_t **ret, char *err)
 		given = inner;
 
 	if (!json_is_object(given) || json_object_get(given, "created_at"))
-		return record_normalise(given, ret, err);
+		return record_normalise(given, forms, ret, err);
 	copy = json_copy((json_t *)given);
 	if (json_object_set_new(copy, "created_at", json_string(FILE_TIME_DEFAULT)) < 0) {
 		json_decref(copy);
 		snprintf(err, RECORD_ERR_MAX, "out of memory");
 		return -ENOMEM;
 	}
-	r = record_normalise(copy, ret, err);
+	r = record_normalise(copy, forms, ret, err);
 	json_decref(copy);
 	return r;
 }
 
 int
-record_file_load(const char *path, json_t **ret, char err[RECORD_ERR_MAX])
+record_file_load(const char *path, enum record_forms forms, json_t **ret, char err[RECORD_ERR_MAX])
 {
 	json_t *doc = NULL, *list, *out = NULL, *record;
 	char why[RECORD_ERR_MAX];
@@ -138,7 +139,7 @@ record_file_load(const char *path, json_t **ret, char err[RECORD_ERR_MAX])
 	out = json_array();
 	for (i = 0; r == 0 && i < json_array_size(list); i++) {
 		record = NULL;
-		r = normalise(json_array_get(list, i), &record, why);
+		r = normalise(json_array_get(list, i), forms, &record, why);
 		if (r < 0)
 			snprintf(err, RECORD_ERR_MAX, "%.200s: records[%zu]: %.250s", path, i, why);
 		else if (json_array_append_new(out, record) < 0)
@@ -201,11 +202,19 @@ merge_file(const char *path, json_t *entries, char *err)
 	json_t *records = NULL;
 	const json_t *record;
 	size_t i;
-	int r = record_file_load(path, &records, err);
+	int r = record_file_load(path, RECORD_OPEN, &records, err);
 
 	if (r < 0)
 		return r;
 	json_array_foreach (records, i, record) {
+		if (!operator_name_is_valid(json_str(record, "name"))) {
+			snprintf(err, RECORD_ERR_MAX,
+			    "%.200s: records[%zu]: name: expected the name of an operator ([A-Za-z0-9._-], at most "
+			    "253)",
+			    path, i);
+			r = -EINVAL;
+			break;
+		}
 		if (entries_merge(entries, record, NULL) < 0) {
 			r = say(err, -ENOMEM, path, "out of memory");
 			break;

@@ -5,9 +5,12 @@
  *     so two texts of the same data become the same JSON.
  *  2. A default that is filled in (empty text, empty list) is one that the
  *     structured hash skips: filling it in never changes a hash.
- *  3. Free-form settings hold scalars and lists of non-empty scalars, nothing
- *     deeper. The hash writes neither lengths nor ends, so [["a"],"b"] and
- *     [["a","b"]], or ["1"] and ["",""], are one and the same to it.
+ *  3. Strict (what we let in): free-form settings hold scalars and lists of
+ *     non-empty scalars, nothing deeper. The hash writes neither lengths nor
+ *     ends, so [["a"],"b"] and [["a","b"]], or ["1"] and ["",""], are one and
+ *     the same to it. Open (what another directory has let in): any object, any
+ *     text as a group, empty texts; one such record must not cost a reader the
+ *     whole directory.
  *  4. null stands for "not there": the reference writes it, the hash skips it.
  *
  * Not here: tag words and `string` inside texts (rechash_ambiguity()), the
@@ -94,17 +97,23 @@ record_section_word(enum record_section section)
 	return section < SECTION_MAX ? sections[section].word : "?";
 }
 
+/* Where a fault is told, and which forms count. */
+struct check {
+	char *err;
+	bool open;
+};
+
 static int
-wrong(char *err, const char *path, const char *key, const char *expected)
+wrong(const struct check *c, const char *path, const char *key, const char *expected)
 {
-	snprintf(err, RECORD_ERR_MAX, "%s%s%s: expected %s", path, *key ? "." : "", key, expected);
+	snprintf(c->err, RECORD_ERR_MAX, "%s%s%s: expected %s", path, *key ? "." : "", key, expected);
 	return -EINVAL;
 }
 
 static int
-no_memory(char *err)
+no_memory(const struct check *c)
 {
-	snprintf(err, RECORD_ERR_MAX, "out of memory");
+	snprintf(c->err, RECORD_ERR_MAX, "out of memory");
 	return -ENOMEM;
 }
 
@@ -125,25 +134,27 @@ is_skipped(const json_t *v)
 
 /* Invariant 3. */
 static int
-check_free(const json_t *map, const char *path, const char *key, char *err)
+check_free(const json_t *map, const char *path, const char *key, const struct check *c)
 {
 	const char *name;
 	json_t *value, *element;
 	size_t i;
 
 	if (!json_is_object(map))
-		return wrong(err, path, key, "an object");
+		return wrong(c, path, key, "an object");
+	if (c->open)
+		return 0;
 	json_object_foreach ((json_t *)map, name, value) {
 		if (!*name)
-			return wrong(err, path, key, "keys that are not empty");
+			return wrong(c, path, key, "keys that are not empty");
 		if (json_is_object(value))
 			return wrong(
-			    err, path, key, "no object inside settings: the record's hash could not tell them apart");
+			    c, path, key, "no object inside settings: the record's hash could not tell them apart");
 		if (!json_is_array(value))
 			continue;
 		json_array_foreach (value, i, element) {
 			if (json_is_object(element) || json_is_array(element) || is_skipped(element))
-				return wrong(err, path, key,
+				return wrong(c, path, key,
 				    "lists inside settings to hold only texts, numbers and true, none of them empty or "
 				    "zero");
 		}
@@ -152,41 +163,41 @@ check_free(const json_t *map, const char *path, const char *key, char *err)
 }
 
 static int
-check_rights(const json_t *list, const char *path, const char *key, char *err)
+check_rights(const json_t *list, const char *path, const char *key, const struct check *c)
 {
 	const char *right = json_string_value(json_array_get(list, 0));
 
 	if (!json_is_array(list) || json_array_size(list) > 1 ||
 	    (json_array_size(list) == 1 && (!right || strcmp(right, "call") != 0)))
-		return wrong(err, path, key, "a list of rights: [\"call\"]");
+		return wrong(c, path, key, "a list of rights: [\"call\"]");
 	return 0;
 }
 
 static int
-check_text(const json_t *v, bool may_be_empty, const char *path, const char *key, char *err)
+check_text(const json_t *v, bool may_be_empty, const char *path, const char *key, const struct check *c)
 {
+	may_be_empty |= c->open;
 	if (!json_is_string(v) || (!may_be_empty && json_string_length(v) == 0))
-		return wrong(err, path, key, may_be_empty ? "a string" : "a string that is not empty");
+		return wrong(c, path, key, may_be_empty ? "a string" : "a string that is not empty");
 	return 0;
 }
 
 static int
-check_group(const json_t *v, bool star, const char *path, const char *key, char *err)
+check_group(const json_t *v, const char *path, const char *key, const struct check *c)
 {
 	const char *text = json_string_value(v);
 
-	if (!text || (!operator_name_is_valid(text) && !(star && strcmp(text, "*") == 0)))
-		return wrong(err, path, key,
-		    star ? "the name of a group ([A-Za-z0-9._-], at most 253) or *"
-			 : "the name of a group ([A-Za-z0-9._-], at most 253)");
+	if (!text || (!c->open && !operator_name_is_valid(text) && strcmp(text, "*") != 0))
+		return wrong(c, path, key, "the name of a group ([A-Za-z0-9._-], at most 253) or *");
 	return 0;
 }
 
-static int form_list(const struct form *item, const json_t *list, const char *path, json_t **ret, char *err);
+static int
+form_list(const struct form *item, const json_t *list, const char *path, json_t **ret, const struct check *c);
 
 /* One member: checked, and its value for the closed form in *ret (taken), NULL when it is left out. */
 static int
-form_member(const struct form *f, const json_t *given, const char *path, json_t **ret, char *err)
+form_member(const struct form *f, const json_t *given, const char *path, json_t **ret, const struct check *c)
 {
 	const json_t *v = json_is_null(given) ? NULL : given;
 	char sub[FORM_PATH_MAX];
@@ -194,12 +205,12 @@ form_member(const struct form *f, const json_t *given, const char *path, json_t 
 	int r = 0;
 
 	switch (f->kind) {
-	case FORM_TEXT: r = check_text(v, false, path, f->key, err); break;
-	case FORM_TEXT_OR: r = v ? check_text(v, true, path, f->key, err) : 0; break;
-	case FORM_GROUP: r = check_group(v, true, path, f->key, err); break;
-	case FORM_RIGHTS: r = check_rights(v, path, f->key, err); break;
-	case FORM_FREE: r = check_free(v, path, f->key, err); break;
-	case FORM_FREE_OPT: r = v ? check_free(v, path, f->key, err) : 0; break;
+	case FORM_TEXT: r = check_text(v, false, path, f->key, c); break;
+	case FORM_TEXT_OR: r = v ? check_text(v, true, path, f->key, c) : 0; break;
+	case FORM_GROUP: r = check_group(v, path, f->key, c); break;
+	case FORM_RIGHTS: r = check_rights(v, path, f->key, c); break;
+	case FORM_FREE: r = check_free(v, path, f->key, c); break;
+	case FORM_FREE_OPT: r = v ? check_free(v, path, f->key, c) : 0; break;
 	case FORM_LIST:
 	case FORM_LIST_OPT: break;
 	}
@@ -207,7 +218,7 @@ form_member(const struct form *f, const json_t *given, const char *path, json_t 
 		return r;
 	if (f->item && v) {
 		snprintf(sub, sizeof sub, "%.96s.%.24s", path, f->key);
-		return form_list(f->item, v, sub, ret, err);
+		return form_list(f->item, v, sub, ret, c);
 	}
 	if (v)
 		copy = json_deep_copy(v);
@@ -220,29 +231,29 @@ form_member(const struct form *f, const json_t *given, const char *path, json_t 
 		return 0;
 	}
 	if (!copy)
-		return no_memory(err);
+		return no_memory(c);
 	*ret = copy;
 	return 0;
 }
 
 static int
-form_object(const struct form *fields, const json_t *object, const char *path, json_t **ret, char *err)
+form_object(const struct form *fields, const json_t *object, const char *path, json_t **ret, const struct check *c)
 {
 	json_t *out, *value;
 	int r = 0;
 
 	if (!json_is_object(object))
-		return wrong(err, path, "", "an object");
+		return wrong(c, path, "", "an object");
 	out = json_object();
 	if (!out)
-		return no_memory(err);
+		return no_memory(c);
 	for (; fields->key; fields++) {
 		value = NULL;
-		r = form_member(fields, json_object_get(object, fields->key), path, &value, err);
+		r = form_member(fields, json_object_get(object, fields->key), path, &value, c);
 		if (r < 0)
 			break;
 		if (value && json_object_set_new(out, fields->key, value) < 0) {
-			r = no_memory(err);
+			r = no_memory(c);
 			break;
 		}
 	}
@@ -255,7 +266,7 @@ form_object(const struct form *fields, const json_t *object, const char *path, j
 
 /* `item` NULL: a list of the names of groups. */
 static int
-form_list(const struct form *item, const json_t *list, const char *path, json_t **ret, char *err)
+form_list(const struct form *item, const json_t *list, const char *path, json_t **ret, const struct check *c)
 {
 	char sub[FORM_PATH_MAX];
 	const json_t *element;
@@ -263,24 +274,24 @@ form_list(const struct form *item, const json_t *list, const char *path, json_t 
 	size_t i;
 	int r = 0;
 
-	if (!json_is_array(list))
-		return wrong(err, path, "", "a list");
+	if (!json_is_array(list) && !(c->open && json_is_null(list)))
+		return wrong(c, path, "", "a list");
 	out = json_array();
 	if (!out)
-		return no_memory(err);
+		return no_memory(c);
 	for (i = 0; r == 0 && i < json_array_size(list); i++) {
 		element = json_array_get(list, i);
 		value = NULL;
 		snprintf(sub, sizeof sub, "%.96s[%zu]", path, i);
 		if (item)
-			r = form_object(item, element, sub, &value, err);
+			r = form_object(item, element, sub, &value, c);
 		else {
-			r = check_group(element, false, sub, "", err);
+			r = check_group(element, sub, "", c);
 			if (r == 0)
 				value = json_deep_copy(element);
 		}
 		if (r == 0 && json_array_append_new(out, value) < 0)
-			r = no_memory(err);
+			r = no_memory(c);
 	}
 	if (r < 0)
 		json_decref(out);
@@ -290,7 +301,10 @@ form_list(const struct form *item, const json_t *list, const char *path, json_t 
 }
 
 int
-form_data(enum record_section section, const json_t *data, json_t **ret, char err[RECORD_ERR_MAX])
+form_data(
+    enum record_section section, const json_t *data, enum record_forms forms, json_t **ret, char err[RECORD_ERR_MAX])
 {
-	return form_list(sections[section].item, data, "data", ret, err);
+	const struct check c = { .err = err, .open = forms == RECORD_OPEN };
+
+	return form_list(sections[section].item, data, "data", ret, &c);
 }

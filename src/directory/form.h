@@ -30,6 +30,7 @@ const char *record_section_word(enum record_section);
 /* `data` of a record in its closed form: unknown keys dropped, defaults filled
  * in. 0 with *ret taken, or -EINVAL, -ENOMEM with *ret untouched and `err`
  * naming the member and what was expected. */
-int form_data(enum record_section, const json_t *data, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
+int form_data(
+    enum record_section, const json_t *data, enum record_forms, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
 
 #endif

@@ -69,7 +69,8 @@ normalise_time(const char *text, char ret[TIME_MAX])
 
 /* The four keys in their order; `data` is given. */
 static int
-assemble(const char *name, const char *section, json_t *data, const char *created_at, json_t **ret, char *err)
+assemble(const char *name, const char *section, json_t *data, const char *created_at, enum record_forms forms,
+    json_t **ret, char *err)
 {
 	json_t *out =
 	    json_pack("{s:s, s:s, s:o, s:s}", "name", name, "section", section, "data", data, "created_at", created_at);
@@ -77,7 +78,7 @@ assemble(const char *name, const char *section, json_t *data, const char *create
 
 	if (!out)
 		return say(err, -ENOMEM, "out of memory");
-	ambiguity = rechash_ambiguity(out);
+	ambiguity = forms == RECORD_STRICT ? rechash_ambiguity(out) : NULL;
 	if (ambiguity) {
 		snprintf(err, RECORD_ERR_MAX, "the record's hash could mean something else too: %s", ambiguity);
 		json_decref(out);
@@ -88,7 +89,7 @@ assemble(const char *name, const char *section, json_t *data, const char *create
 }
 
 int
-record_normalise(const json_t *record, json_t **ret, char err[RECORD_ERR_MAX])
+record_normalise(const json_t *record, enum record_forms forms, json_t **ret, char err[RECORD_ERR_MAX])
 {
 	const char *name = json_str(record, "name"), *section = json_str(record, "section"),
 		   *created_at = json_str(record, "created_at");
@@ -99,7 +100,7 @@ record_normalise(const json_t *record, json_t **ret, char err[RECORD_ERR_MAX])
 
 	if (!json_is_object(record))
 		return say(err, -EINVAL, "record: expected an object");
-	if (!name || !operator_name_is_valid(name))
+	if (!name || (forms == RECORD_STRICT && !operator_name_is_valid(name)))
 		return say(err, -EINVAL, "name: expected the name of an operator ([A-Za-z0-9._-], at most 253)");
 	sec = section ? record_section_parse(section) : SECTION_MAX;
 	if (sec == SECTION_MAX)
@@ -107,10 +108,10 @@ record_normalise(const json_t *record, json_t **ret, char err[RECORD_ERR_MAX])
 		    "section: expected channels, certificates, services, preferences, settings or groups");
 	if (!created_at || normalise_time(created_at, when) < 0)
 		return say(err, -EINVAL, "created_at: expected a time like 2026-11-22T13:34:00.5Z (RFC 3339)");
-	r = form_data(sec, json_object_get(record, "data"), &data, err);
+	r = form_data(sec, json_object_get(record, "data"), forms, &data, err);
 	if (r < 0)
 		return r;
-	return assemble(name, section, data, when, ret, err);
+	return assemble(name, section, data, when, forms, ret, err);
 }
 
 static bool
@@ -124,7 +125,7 @@ is_hash(const char *text, bool may_be_empty)
 }
 
 int
-record_normalise_signed(const json_t *signed_record, json_t **ret, char err[RECORD_ERR_MAX])
+record_normalise_signed(const json_t *signed_record, enum record_forms forms, json_t **ret, char err[RECORD_ERR_MAX])
 {
 	const char *hash = json_str(signed_record, "hash"), *parent = json_str(signed_record, "parent_hash"), *r_text,
 		   *s_text, *c_text;
@@ -147,7 +148,7 @@ record_normalise_signed(const json_t *signed_record, json_t **ret, char err[RECO
 	c_text = json_str(sig, "c");
 	if (!r_text || !s_text || !c_text)
 		return say(err, -EINVAL, "signature: expected an object {r, s, c} of strings");
-	r = record_normalise(json_object_get(signed_record, "record"), &record, err);
+	r = record_normalise(json_object_get(signed_record, "record"), forms, &record, err);
 	if (r < 0)
 		return r;
 	out = json_pack("{s:s, s:s, s:{s:s, s:s, s:s}, s:o}", "parent_hash", parent, "hash", hash, "signature", "r",

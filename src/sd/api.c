@@ -55,7 +55,7 @@ static struct rpc_answer
 get_records(struct book *b, const json_t *params, const struct rpc_call *call)
 {
 	const json_t *given = json_object_get(params, "after");
-	const char *after = given ? json_string_value(given) : "";
+	const char *after = given && !json_is_null(given) ? json_string_value(given) : "";
 	json_t *form = NULL;
 
 	(void)call;

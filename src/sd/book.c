@@ -90,7 +90,7 @@ book_open(const struct conf_sd *conf, struct book **ret, char err[BOOK_ERR_MAX])
 	snprintf(err, BOOK_ERR_MAX, "out of memory");
 	if (!b)
 		return -ENOMEM;
-	b->chain = chain_new();
+	b->chain = chain_new(RECORD_STRICT);
 	if (b->chain)
 		r = record_trust_new(
 		    &conf->ca_certificate_files, &conf->ca_intermediate_certificate_files, &b->trust, err);
@@ -204,7 +204,7 @@ begin_root(struct batch *t, char *err)
 	}
 	if (t->before == 0)
 		return 0;
-	t->fresh = chain_new();
+	t->fresh = chain_new(RECORD_STRICT);
 	if (!t->fresh) {
 		snprintf(err, BOOK_ERR_MAX, "out of memory");
 		return -ENOMEM;
@@ -236,7 +236,7 @@ static int
 take_record(struct batch *t, const json_t *given, char *err)
 {
 	json_t *record = NULL, *known = NULL;
-	int r = record_normalise_signed(given, &record, err);
+	int r = record_normalise_signed(given, RECORD_STRICT, &record, err);
 
 	if (r < 0)
 		return r == -EINVAL ? -EBADMSG : r;

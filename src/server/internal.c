@@ -71,6 +71,14 @@ entry_passes(const json_t *entry, const json_t *params)
 	return json_array_size(channels) == 0;
 }
 
+static bool
+is_given(const json_t *params, const char *key)
+{
+	const json_t *v = json_object_get(params, key);
+
+	return v && !json_is_null(v);
+}
+
 static struct rpc_answer
 directory_form(const json_t *params)
 {
@@ -79,11 +87,11 @@ directory_form(const json_t *params)
 	json_t *form = NULL;
 	size_t i;
 
-	if (json_object_get(params, "group") && !json_str(params, "group"))
+	if (is_given(params, "group") && !json_str(params, "group"))
 		rpc_form_fault(&form, "group", "expected a string");
-	if (json_object_get(params, "operator") && !json_str(params, "operator"))
+	if (is_given(params, "operator") && !json_str(params, "operator"))
 		rpc_form_fault(&form, "operator", "expected a string");
-	if (channels && !json_is_array(channels))
+	if (is_given(params, "channels") && !json_is_array(channels))
 		rpc_form_fault(&form, "channels", "expected a list of strings");
 	json_array_foreach (channels, i, item) {
 		if (json_is_string(item))

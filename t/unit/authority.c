@@ -112,7 +112,7 @@ signed_record(const char *parent, const char *section, const char *name, json_t 
 
 	clock_rfc3339(at_utc_s * NS_PER_S, when);
 	raw = json_pack("{s:s, s:s, s:o, s:s}", "name", name, "section", section, "data", data, "created_at", when);
-	assert_int_equal(record_normalise(raw, &record, err), 0);
+	assert_int_equal(record_normalise(raw, RECORD_OPEN, &record, err), 0);
 	assert_int_equal(record_sign(record, parent, key, pem, &out, err), 0);
 	json_decref(raw);
 	json_decref(record);

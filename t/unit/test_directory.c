@@ -562,6 +562,49 @@ test_damaged_store(void **state)
 	}
 }
 
+/* Another sd may hold what ours would not let in, and write an empty list as null: no reason to have no directory. */
+static void
+test_other_sd(void **state)
+{
+	static const struct {
+		const char *section, *name, *data;
+	} odd[] = {
+		{ "services", "op-2", "[{\"name\":\"map\",\"methods\":[{\"name\":\"list\"}]}]" },
+		{ "groups", "my op", "[\"a b\",\"*\"]" },
+		{ "settings", "op-2", "[{\"settings\":{\"a\":{\"b\":[{\"c\":12345678901234567}]}}}]" },
+		{ "groups", "op-1", "[\"b c\"]" },
+	};
+	const char *first[] = { "a" };
+	struct world w;
+	json_t *list;
+	size_t i;
+
+	(void)state;
+	world_init(&w);
+	list = make_chain(&w, 6000, first, 1);
+	for (i = 0; i < ARRAY_LEN(odd); i++) {
+		const char *parent = json_str(json_array_get(list, i), "hash");
+
+		json_array_append_new(list, signed_record(parent, odd[i].section, odd[i].name,
+						json_loads(odd[i].data, 0, NULL), 6001 + (int64_t)i, w.key, w.pem));
+	}
+	serve(&w, list);
+	dir_open(&w);
+	assert_int_equal(fresh(&w), DIRECTORY_FRESH);
+	assert_string_equal(group_now(&w), "b c");
+	assert_null(directory_get(w.dir, "my op"));
+	assert_non_null(json_object_get(directory_get(w.dir, "op-2"), "settings"));
+	w.says = "null";
+	assert_int_equal(refresh(&w), DIRECTORY_FRESH);
+	assert_string_equal(group_now(&w), "b c");
+	dir_close(&w);
+	sd_stop(&w);
+	dir_open(&w); /* the same from what it kept */
+	assert_string_equal(group_now(&w), "b c");
+	json_decref(list);
+	world_fini(&w);
+}
+
 /* Freeing answers whoever waits. */
 static void
 test_free_while_waiting(void **state)
@@ -596,7 +639,7 @@ test_json(void **state)
 	};
 	assert_int_equal(directory_new(w.base, &w.conf, &w.dir, err), -ENOENT);
 	assert_non_null(strstr(err, dir));
-	write_text(one, "{\"records\": [{\"name\": \"op-1\", \"section\": \"groups\", \"data\": [\"a b\"]}]}");
+	write_text(one, "{\"records\": [{\"name\": \"op-1\", \"section\": \"groups\", \"data\": [1]}]}");
 	assert_int_equal(directory_new(w.base, &w.conf, &w.dir, err), -EINVAL);
 	assert_non_null(strstr(err, "001.json: records[0]: data[0]"));
 
@@ -640,6 +683,7 @@ main(void)
 		cmocka_unit_test(test_sd_is_away),
 		cmocka_unit_test(test_too_old),
 		cmocka_unit_test(test_damaged_store),
+		cmocka_unit_test(test_other_sd),
 		cmocka_unit_test(test_free_while_waiting),
 		cmocka_unit_test(test_json),
 	};

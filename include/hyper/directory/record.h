@@ -26,14 +26,23 @@ void record_trust_free(struct record_trust *);
 /* The same certificates, in the same order. */
 bool record_trust_equals(const struct record_trust *, const struct record_trust *);
 
+/* Which forms count: ours for what is let in (submit), the reference's for what
+ * another directory has let in. The hash of a record that only the open forms
+ * take may be read in two ways; that is its admin's risk, and no reason to have
+ * no directory at all. */
+enum record_forms {
+	RECORD_STRICT, /* ambiguity refused, names checked */
+	RECORD_OPEN
+};
+
 /* Brings {name, section, data, created_at} into the closed form of protocol.md
- * 6.2a: unknown keys dropped, defaults filled in, ambiguity refused. 0 with
- * *ret taken (a new object), or -EINVAL with *ret untouched and `err`. */
-int record_normalise(const json_t *record, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
+ * 6.2a: unknown keys dropped, defaults filled in. 0 with *ret taken (a new
+ * object), or -EINVAL with *ret untouched and `err`. */
+int record_normalise(const json_t *record, enum record_forms, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
 
 /* Verified records in order, from a root to the tip. Copying is not possible; one owner. */
 struct chain;
-struct chain *chain_new(void); /* empty; NULL when out of memory */
+struct chain *chain_new(enum record_forms); /* empty; NULL when out of memory */
 void chain_free(struct chain *);
 size_t chain_length(const struct chain *);
 /* Borrowed until the chain changes; i < chain_length(). */
@@ -59,7 +68,8 @@ int chain_holds_with(const struct chain *, struct record_trust *, char err[RECOR
 
 /* {parent_hash, hash, signature {r, s, c}, record} in its closed form, nothing
  * verified. 0 with *ret taken, or -EINVAL, -ENOMEM with *ret untouched and `err`. */
-int record_normalise_signed(const json_t *signed_record, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
+int record_normalise_signed(
+    const json_t *signed_record, enum record_forms, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
 
 /* created_at of a normalised record or signed record, ns since 1970. */
 int64_t record_created_utc_ns(const json_t *record);
@@ -68,14 +78,14 @@ int64_t record_created_utc_ns(const json_t *record);
 void chain_truncate(struct chain *, size_t length);
 
 /* Entries merged from the chain: an object name -> entry (protocol.md 6.1).
- * Shares parts with the records: read only. Taken; NULL when out of memory. */
+ * Without names that no operator can have. Shares parts with the records: read only. Taken; NULL when out of memory. */
 json_t *chain_entries(const struct chain *);
 
 /* Reads a file {"records": [change record, ...]} ("-": standard input): an
  * array of normalised records (taken). A record may be bare or the `record` of a
  * signed one; without created_at it gets the start of 1970. 0, or -errno, -EINVAL with *ret untouched and `err` naming the
  * file and the record. */
-int record_file_load(const char *path, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
+int record_file_load(const char *path, enum record_forms, json_t **ret, char err[RECORD_ERR_MAX]) ATTR_MUST_USE;
 
 /* Signs: links, hashes and signs `record` (already normalised, created_at set)
  * with an EC P-256 key. *ret is the signed record (taken). 0 or -EINVAL, -ENOMEM with `err`. */
