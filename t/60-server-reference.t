@@ -28,6 +28,8 @@ my ($asked) = said('call');
 is($asked->{call}{method}, 'public-proxy-1.ga.requestConnection', 'what P was asked: the method');
 like($asked->{call}{id}, qr/^public-proxy-1\.ga\.requestConnection\([0-9a-f]+\)$/, 'the id');
 is($asked->{call}{clientName}, 'hd-1', 'clientName');
+my $from = delete $asked->{call}{params}{_client};
+is_deeply([ $from->{name}, $from->{entry}{groups} ], [ 'hd-1', ['health-departments'] ], 'who asks, with its entry (7.1, row 2)');
 is_deeply($asked->{call}{params}, { to => 'hd-2', channel => 'grpc_server' }, 'the parameters, and nothing of ours in them');
 my ($confirmed) = said('confirmed');
 ok($confirmed->{same_id}, 'hd-2 confirms under the id it was asked with');
@@ -49,6 +51,7 @@ start_proxy($b_port);
 $a = $m->call('hd-2._ping', { x => 1 });
 is($a->{result}{version}, 'python', 'a B of the reference answers') or diag json_text($a);
 my ($call) = grep { $_->{call} } lines_of($b->log_text);
+is((delete $call->{call}{params}{_client})->{name}, 'hd-1', 'it is told who asks');
 is_deeply($call->{call}{params}, { x => 1 }, 'it is given the parameters');
 is($call->{call}{clientName}, 'hd-1', 'and our name');
 

@@ -11,11 +11,11 @@
 #include "hyper/wire/json.h"
 
 json_t *
-request_params_for_wire(const struct request *req)
+request_params_for_wire(const struct request *req, bool to_ours)
 {
 	json_t *copy = json_copy(req->params);
 
-	if (copy)
+	if (copy && to_ours)
 		json_object_del(copy, "_client");
 	return copy;
 }

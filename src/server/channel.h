@@ -40,10 +40,10 @@ struct channel_ops {
 	int (*deliver)(void *channel, const struct request *, deliver_cb cb, void *arg) ATTR_MUST_USE;
 };
 
-/* A copy of the parameters as they travel to another operator: without
- * `_client`, which the receiver replaces by its own directory's word anyway
- * (protocol.md 3.4) and which is most of a message. NULL when out of memory; taken. */
-json_t *request_params_for_wire(const struct request *);
+/* A copy of the parameters as they travel to another operator: with `_client`
+ * (protocol.md 3.4, 3.5, 7.1), but to a program of ours without, which replaces it by
+ * its own directory's word anyway. NULL when out of memory; taken. */
+json_t *request_params_for_wire(const struct request *, bool to_ours);
 
 /* One more reader for the same error; an allocation that fails leaves the text out. Taken. */
 struct rpc_answer answer_copy(const struct rpc_answer *);

@@ -296,7 +296,7 @@ static const struct grpc_stream_ops pcall_stream_ops = { pcall_on_message, NULL,
 int
 pcall_send(struct pcall *p, struct link *l)
 {
-	json_t *params = request_params_for_wire(p->req);
+	json_t *params = request_params_for_wire(p->req, false);
 	struct grpc_request msg = { p->req->method, p->req->id, l->pool->hyper->name, params };
 	uint8_t *frame = NULL;
 	size_t len;

@@ -342,7 +342,7 @@ sstream_tell(struct sstream *s, json_t *params)
 static int
 scall_send(struct sstream *s, struct scall *c)
 {
-	json_t *params = request_params_for_wire(c->req);
+	json_t *params = request_params_for_wire(c->req, s->is_ours);
 	char *id = scall_wire_id(s, c->req);
 	uint8_t *frame;
 	size_t len;
