@@ -249,7 +249,8 @@ sub hyper_done {
 		my $status = $d->stop;
 		is($status, 0, "$d->{name}: TERM ends it with status 0") if $runs && $d->{is_ours};
 	}
-	1 while waitpid(-1, WNOHANG) > 0; # orphans that have ended
+	# orphans of programs that have ended may be about to, a browser's helpers for one
+	wait_until { 1 while waitpid(-1, WNOHANG) > 0; !children_of($$) } 5;
 	for my $d (@daemons) {
 		my @bad = grep { /Sanitizer|runtime error:|\] bug / } split /\n/, $d->log_text;
 		is("@bad", '', "$d->{name}: no sanitizer line and no bug line in its log");
