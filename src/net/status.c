@@ -22,9 +22,17 @@
 #include "hyper/net/ops.h"
 #include "net/web.h"
 
+/* What a counter grows by in a second. What it holds already counts as growth of the first second. */
+struct rate {
+	uint64_t last;
+	int64_t last_ms;
+	double per_second;
+};
+
 struct status {
 	struct status_conf conf;
 	void *arg;
+	struct rate rates[STATUS_SERIES_MAX]; /* of the series that are counters */
 	struct ops *ops;
 	struct event *tick;
 	int64_t start_ms;
@@ -42,6 +50,30 @@ status_reason(struct status_reasons *r, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(r->v[r->n++], sizeof(r->v[0]), fmt, ap);
 	va_end(ap);
+}
+
+/* --- samples --- */
+
+static double
+rate_of(struct rate *r, uint64_t total)
+{
+	int64_t now = clock_now_ms(), ms = now - r->last_ms;
+
+	if (ms >= 1000) {
+		r->per_second = (double)(total - r->last) * 1e3 / (double)ms;
+		r->last = total;
+		r->last_ms = now;
+	}
+	return r->per_second;
+}
+
+static void
+take_sample(struct status *s, double ret[STATUS_SERIES_MAX])
+{
+	s->conf.sample(ret, s->arg);
+	for (size_t i = 0; i < s->conf.n_series; i++)
+		if (s->conf.series[i].is_counter)
+			ret[i] = rate_of(&s->rates[i], (uint64_t)ret[i]);
 }
 
 /* --- pages --- */
@@ -129,7 +161,7 @@ render_status(struct evbuffer *out, void *arg)
 	if (s->conf.page)
 		s->conf.page(true, s->arg);
 	word = s->conf.state(&why, s->arg);
-	s->conf.sample(values, s->arg);
+	take_sample(s, values);
 	tiles = s->conf.tiles(s->arg);
 	tables = s->conf.tables(s->arg);
 	if (s->conf.page)
@@ -185,7 +217,7 @@ on_tick(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	s->conf.sample(values, s->arg);
+	take_sample(s, values);
 	for (size_t i = 0; i < s->conf.n_series; i++)
 		s->points[i][at] = values[i];
 	if (s->n < STATUS_POINTS)
@@ -205,11 +237,16 @@ status_new(struct event_base *base, const char *bind_address, const struct statu
 	_Static_assert(OPS_ERR_MAX <= STATUS_ERR_MAX, "one buffer for both");
 	BUG_ON(conf->n_series > STATUS_SERIES_MAX);
 	snprintf(err, STATUS_ERR_MAX, "out of memory");
-	if (!s)
+	if (!s) {
+		if (conf->free)
+			conf->free(arg);
 		return -ENOMEM;
+	}
 	s->conf = *conf;
 	s->arg = arg;
 	s->start_ms = clock_now_ms();
+	for (size_t i = 0; i < conf->n_series; i++)
+		s->rates[i].last_ms = s->start_ms;
 	metrics_started();
 	s->tick = event_new(base, -1, EV_PERSIST, on_tick, s);
 	if (s->tick && event_add(s->tick, &step) == 0)
@@ -230,13 +267,21 @@ status_free(struct status *s)
 	ops_free(s->ops);
 	if (s->tick)
 		event_free(s->tick);
+	if (s->conf.free)
+		s->conf.free(s->arg);
 	free(s);
 }
 
 uint16_t
 status_port(const struct status *s)
 {
-	return ops_port(s->ops);
+	return s ? ops_port(s->ops) : 0;
+}
+
+void *
+status_arg(const struct status *s)
+{
+	return s ? s->arg : NULL;
 }
 
 /* --- building blocks --- */
@@ -251,25 +296,6 @@ void
 status_add_tile(json_t *list, const char *label, uint64_t value, const char *unit, const char *level)
 {
 	json_array_append_new(list, status_tile(label, json_integer((json_int_t)value), unit, level));
-}
-
-void
-status_rate_begin(struct status_rate *r)
-{
-	*r = (struct status_rate){ .last_ms = clock_now_ms() };
-}
-
-double
-status_rate(struct status_rate *r, uint64_t total)
-{
-	int64_t now = clock_now_ms(), ms = now - r->last_ms;
-
-	if (ms >= 1000) {
-		r->per_second = (double)(total - r->last) * 1e3 / (double)ms;
-		r->last = total;
-		r->last_ms = now;
-	}
-	return r->per_second;
 }
 
 json_t *

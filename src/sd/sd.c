@@ -43,7 +43,7 @@ struct sd {
 	struct book *book;
 	struct rpc_server *server;
 	struct event *end_ev;
-	struct sd_show *show; /* NULL: no metrics.bind_address */
+	struct status *show; /* NULL: no metrics.bind_address */
 	uint64_t calls[API_METHODS];
 };
 
@@ -198,11 +198,11 @@ sd_run(const struct conf_sd *conf)
 	if (code == EXIT_OK) {
 		notify_describe(describe, &sd);
 		daemon_ready("jsonrpc_port=%u metrics_port=%u records=%zu store=%s", rpc_server_port(sd.server),
-		    sd_show_port(sd.show), book_length(sd.book), conf->store_path);
+		    (unsigned)status_port(sd.show), book_length(sd.book), conf->store_path);
 		code = daemon_run(sd.daemon);
 		event_base_loop(daemon_base(sd.daemon), EVLOOP_NONBLOCK); /* the answer to `stop` leaves */
 	}
-	sd_show_free(sd.show);
+	status_free(sd.show);
 	rpc_server_free(sd.server);
 	if (sd.end_ev)
 		event_free(sd.end_ev);

@@ -7,9 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
-#include "hyper/base/clock.h"
 #include "hyper/net/certs.h"
 #include "hyper/net/metrics.h"
 #include "hyper/net/reload.h"
@@ -19,9 +17,6 @@ struct sd_show {
 	const struct conf_sd *conf;
 	struct book *book;
 	const uint64_t *calls;
-	struct status *status;
-	uint64_t last_calls;
-	int64_t last_ms;
 };
 
 static uint64_t
@@ -38,15 +33,9 @@ static void
 sample(double *ret, void *arg)
 {
 	struct sd_show *s = arg;
-	int64_t now = clock_now_ms(), ms = now - s->last_ms;
-	uint64_t calls = calls_sum(s);
 
-	ret[0] = ms > 0 ? (double)(calls - s->last_calls) * 1e3 / (double)ms : 0;
+	ret[0] = (double)calls_sum(s);
 	ret[1] = (double)book_length(s->book);
-	if (ms >= 1000) { /* a page that asks more often sees the mean of the last second or more */
-		s->last_calls = calls;
-		s->last_ms = now;
-	}
 }
 
 static json_t *
@@ -122,11 +111,12 @@ state(struct status_reasons *why, void *arg)
 	return "failed";
 }
 
-static const struct status_series series[] = { { "requests", "Requests", "/s" }, { "records", "Records", "" } };
+static const struct status_series series[] = { { "requests", "Requests", "/s", true },
+	{ "records", "Records", "", false } };
 
 int
 sd_show_new(struct event_base *base, const struct conf_sd *conf, struct book *book, const uint64_t calls[API_METHODS],
-    struct sd_show **ret, char err[STATUS_ERR_MAX])
+    struct status **ret, char err[STATUS_ERR_MAX])
 {
 	struct status_conf sc = { .program = "sd",
 		.name = "service directory",
@@ -136,44 +126,25 @@ sd_show_new(struct event_base *base, const struct conf_sd *conf, struct book *bo
 		.tiles = tiles,
 		.tables = tables,
 		.metrics = metrics,
-		.state = state };
+		.state = state,
+		.free = free };
 	struct sd_show *s = calloc(1, sizeof(*s));
-	int rc;
 
-	snprintf(err, STATUS_ERR_MAX, "out of memory");
-	if (!s)
+	if (!s) {
+		snprintf(err, STATUS_ERR_MAX, "out of memory");
 		return -ENOMEM;
+	}
 	s->conf = conf;
 	s->book = book;
 	s->calls = calls;
-	s->last_ms = clock_now_ms();
-	rc = status_new(base, conf->metrics->bind_address, &sc, s, &s->status, err);
-	if (rc < 0) {
-		free(s);
-		return rc;
-	}
-	*ret = s;
-	return 0;
+	return status_new(base, conf->metrics->bind_address, &sc, s, ret, err);
 }
 
 void
-sd_show_apply(struct sd_show *s, const struct conf_sd *conf)
+sd_show_apply(struct status *status, const struct conf_sd *conf)
 {
+	struct sd_show *s = status_arg(status);
+
 	if (s)
 		s->conf = conf;
-}
-
-void
-sd_show_free(struct sd_show *s)
-{
-	if (!s)
-		return;
-	status_free(s->status);
-	free(s);
-}
-
-unsigned
-sd_show_port(const struct sd_show *s)
-{
-	return s ? status_port(s->status) : 0;
 }

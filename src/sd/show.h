@@ -9,14 +9,10 @@
 #include "hyper/settings/conf.h"
 #include "sd/api.h"
 
-struct sd_show;
-
-/* `conf` (with metrics), `book` and `calls` are borrowed until sd_show_free(). As status_new(). */
+/* `conf` (with metrics), `book` and `calls` are borrowed until status_free(). As status_new(). */
 int sd_show_new(struct event_base *, const struct conf_sd *conf, struct book *book, const uint64_t calls[API_METHODS],
-    struct sd_show **ret, char err[STATUS_ERR_MAX]) ATTR_MUST_USE;
-/* A reload: `conf` is borrowed instead. NULL is fine, here and below. */
-void sd_show_apply(struct sd_show *, const struct conf_sd *conf);
-void sd_show_free(struct sd_show *);
-unsigned sd_show_port(const struct sd_show *); /* 0 without one */
+    struct status **ret, char err[STATUS_ERR_MAX]) ATTR_MUST_USE;
+/* A reload: `conf` is borrowed instead. NULL is fine. */
+void sd_show_apply(struct status *, const struct conf_sd *conf);
 
 #endif

@@ -22,7 +22,7 @@ struct admin_call;
 struct admin_waits;
 struct directory;
 struct event;
-struct server_show;
+struct status;
 
 /*   STARTING --> SERVING --drain, stop, TERM--> DRAINING --with stop or TERM: nothing in flight, deadline--> STOPPING
  *       |          ^ `---------- undrain ----------' |                                                           ^
@@ -56,8 +56,8 @@ struct server {
 	struct ch_grpc_server *grpc_server;
 	struct pool *pool;
 	struct standing *standing;
-	struct admin *admin;      /* NULL: no admin_socket */
-	struct server_show *show; /* NULL: no metrics.bind_address */
+	struct admin *admin; /* NULL: no admin_socket */
+	struct status *show; /* NULL: no metrics.bind_address */
 	int64_t start_ms;
 	/* DRAINING (drain.c) */
 	struct event *look;

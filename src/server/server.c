@@ -247,7 +247,7 @@ server_fini(struct server *s)
 	if (s->base)
 		linger_wait(s->base, STOP_MS);
 	ch_rpc_server_close(s->rpc_server);
-	server_show_free(s->show);
+	status_free(s->show);
 	directory_free(s->dir);
 	broker_free(s->broker);
 	standing_free(s->standing);
@@ -272,7 +272,7 @@ hyper_server_run(const struct conf_hyper *conf)
 		server_enter(&s, SERVER_SERVING, "all parts are made");
 		daemon_ready("name=%s jsonrpc_port=%u grpc_port=%u metrics_port=%u", conf->name,
 		    s.rpc_server ? ch_rpc_server_port(s.rpc_server) : 0,
-		    s.grpc_server ? ch_grpc_server_port(s.grpc_server) : 0, server_show_port(s.show));
+		    s.grpc_server ? ch_grpc_server_port(s.grpc_server) : 0, (unsigned)status_port(s.show));
 		code = daemon_run(s.daemon);
 	}
 	server_fini(&s);

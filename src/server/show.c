@@ -6,9 +6,7 @@
  */
 #include "server/show.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <event2/buffer.h>
@@ -26,12 +24,6 @@
 
 #define ROWS_MAX 100
 #define ENDS_MAX 20
-
-struct server_show {
-	const struct server *server;
-	struct status *status;
-	struct status_rate rate; /* of calls */
-};
 
 /* X(NAME, "kind" as _connections says it, "label") */
 #define KINDS(X)                            \
@@ -90,16 +82,16 @@ directory_age_s(const struct server *s)
 static void
 sample(double *ret, void *arg)
 {
-	struct server_show *s = arg;
+	const struct server *s = arg;
 
-	ret[0] = status_rate(&s->rate, counts_calls());
-	ret[1] = (double)broker_in_flight(s->server->broker);
+	ret[0] = (double)counts_calls();
+	ret[1] = (double)broker_in_flight(s->broker);
 }
 
 static json_t *
 tiles(void *arg)
 {
-	const struct server *s = ((struct server_show *)arg)->server;
+	const struct server *s = arg;
 	size_t in_flight = broker_in_flight(s->broker);
 	const struct conf_tls *tls[CERTS_MAX];
 	json_t *list = json_array(), *connections = internal_connections_list(s->internal);
@@ -189,7 +181,7 @@ results_table(void)
 static json_t *
 tables(void *arg)
 {
-	const struct server *s = ((struct server_show *)arg)->server;
+	const struct server *s = arg;
 	json_t *list = json_array();
 
 	json_array_append_new(list, connections_table(s));
@@ -278,7 +270,7 @@ put_connections(struct evbuffer *out, const struct server *s)
 static void
 metrics(struct evbuffer *out, void *arg)
 {
-	const struct server *s = ((struct server_show *)arg)->server;
+	const struct server *s = arg;
 	const struct conf_tls *tls[CERTS_MAX];
 
 	put_calls(out);
@@ -319,13 +311,14 @@ server_state_with_reasons(const struct server *s, struct status_reasons *why)
 static const char *
 state(struct status_reasons *why, void *arg)
 {
-	return server_state_with_reasons(((struct server_show *)arg)->server, why);
+	return server_state_with_reasons(arg, why);
 }
 
-static const struct status_series series[] = { { "calls", "Calls", "/s" }, { "in_flight", "In flight", "" } };
+static const struct status_series series[] = { { "calls", "Calls", "/s", true },
+	{ "in_flight", "In flight", "", false } };
 
 int
-server_show_new(struct server *server, struct server_show **ret, char err[STATUS_ERR_MAX])
+server_show_new(struct server *server, struct status **ret, char err[STATUS_ERR_MAX])
 {
 	struct status_conf sc = { .program = "hyper",
 		.name = server->conf->name,
@@ -336,34 +329,6 @@ server_show_new(struct server *server, struct server_show **ret, char err[STATUS
 		.tables = tables,
 		.metrics = metrics,
 		.state = state };
-	struct server_show *s = calloc(1, sizeof(*s));
-	int rc;
 
-	snprintf(err, STATUS_ERR_MAX, "out of memory");
-	if (!s)
-		return -ENOMEM;
-	s->server = server;
-	status_rate_begin(&s->rate);
-	rc = status_new(server->base, server->conf->metrics->bind_address, &sc, s, &s->status, err);
-	if (rc < 0) {
-		free(s);
-		return rc;
-	}
-	*ret = s;
-	return 0;
-}
-
-void
-server_show_free(struct server_show *s)
-{
-	if (!s)
-		return;
-	status_free(s->status);
-	free(s);
-}
-
-unsigned
-server_show_port(const struct server_show *s)
-{
-	return s ? status_port(s->status) : 0;
+	return status_new(server->base, server->conf->metrics->bind_address, &sc, server, ret, err);
 }

@@ -32,6 +32,8 @@ struct status;
 
 struct status_series {
 	const char *id, *label, *unit;
+	bool
+	    is_counter; /* shown is its growth in a second: of the last second or more, however often it is asked for */
 };
 
 /* Why it is not ready; texts are copied. */
@@ -41,7 +43,7 @@ struct status_reasons {
 };
 void status_reason(struct status_reasons *, const char *fmt, ...) ATTR_PRINTF(2, 3);
 
-/* All of it is borrowed until status_free(); the functions are called from the loop with `arg`. */
+/* All texts are borrowed until status_free(); the functions are called from the loop with `arg`. */
 struct status_conf {
 	const char *program, *name;
 	const struct status_series *series; /* at most STATUS_SERIES_MAX */
@@ -57,31 +59,23 @@ struct status_conf {
 	void (*metrics)(struct evbuffer *out, void *arg);
 	/* One word: "serving", "draining". Not ready when a reason is given. */
 	const char *(*state)(struct status_reasons *, void *arg);
+	/* Ends `arg`, in status_free() and when status_new() fails. NULL: it is borrowed. */
+	void (*free)(void *arg);
 };
 
 /* 0 with *ret taken, or -errno with *ret untouched and `err` filled. */
 int status_new(struct event_base *, const char *bind_address, const struct status_conf *, void *arg,
     struct status **ret, char err[STATUS_ERR_MAX]) ATTR_MUST_USE;
-/* NULL is fine. */
+/* NULL is fine, here and below. */
 void status_free(struct status *);
-uint16_t status_port(const struct status *);
+uint16_t status_port(const struct status *); /* 0 without one */
+void *status_arg(const struct status *);     /* NULL without one */
 
 /* A number with its label; level "" or "warn" or "bad". `value` is stolen. NULL when out of memory. */
 json_t *status_tile(const char *label, json_t *value, const char *unit, const char *level);
 
 /* The same of a whole number, at the end of `list`, an array; nothing is added when out of memory. */
 void status_add_tile(json_t *list, const char *label, uint64_t value, const char *unit, const char *level);
-
-/* What a counter grows by in a second: of the last second or more, however often it is asked for. */
-struct status_rate {
-	uint64_t last;
-	int64_t last_ms;
-	double per_second;
-};
-/* From now; what the counter holds already counts as growth of the first second. */
-void status_rate_begin(struct status_rate *);
-/* `total` is the counter now. */
-double status_rate(struct status_rate *, uint64_t total);
 
 /* A table; `columns` says "label" or "label|unit" (numbers, to the right). `rows` is stolen. */
 json_t *status_table(const char *id, const char *title, const char *note, const char *const *columns, json_t *rows);

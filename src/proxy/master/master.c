@@ -126,7 +126,7 @@ on_ready(void *arg)
 	slots_pids(m->slots, pids, sizeof(pids));
 	notify_describe(describe, m);
 	daemon_ready("port=%u jsonrpc_port=%u metrics_port=%u endpoint=%s workers=%s", (unsigned)m->listeners.port,
-	    (unsigned)rpc_server_port(m->server), show_port(m->show), m->endpoint, pids);
+	    (unsigned)rpc_server_port(m->server), (unsigned)status_port(m->show), m->endpoint, pids);
 	if (m->owes_reload)
 		json_decref(reload_settings(m, false));
 }
@@ -520,7 +520,7 @@ master_start(struct master *m, const struct state *inherited)
 static void
 master_fini(struct master *m)
 {
-	show_free(m->show);
+	status_free(m->show);
 	admin_free(m->admin);
 	if (m->broker && m->sessions)
 		sessions_end_all(m->sessions, END_STOPPED);

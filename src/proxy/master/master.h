@@ -55,7 +55,7 @@ struct master {
 	struct upgrade *upgrade;
 	struct admin_call *upgrade_call; /* who waits for its outcome; may be NULL */
 	struct view view;
-	struct show *show;   /* NULL: no metrics.bind_address */
+	struct status *show; /* NULL: no metrics.bind_address */
 	struct admin *admin; /* NULL: no admin_socket */
 	struct drain *drain; /* NULL but in DRAINING */
 	bool owes_reload;    /* HUP came before all workers served */

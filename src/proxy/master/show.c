@@ -26,9 +26,7 @@
 
 struct show {
 	const struct view *view;
-	struct status *status;
-	struct status_rate rate; /* of bytes */
-	struct page *page;       /* while one is made, and there was memory for it */
+	struct page *page; /* while one is made, and there was memory for it */
 };
 
 /* --- one look for a page --- */
@@ -96,7 +94,7 @@ sample(double *ret, void *arg)
 	struct view_totals t;
 
 	totals(s, &t);
-	ret[0] = status_rate(&s->rate, t.bytes[0] + t.bytes[1]);
+	ret[0] = (double)(t.bytes[0] + t.bytes[1]);
 	ret[1] = (double)t.pairs;
 }
 
@@ -353,10 +351,11 @@ state(struct status_reasons *why, void *arg)
 	return v->state;
 }
 
-static const struct status_series series[] = { { "bytes", "Throughput", STATUS_RATE }, { "pairs", "Pairs", "" } };
+static const struct status_series series[] = { { "bytes", "Throughput", STATUS_RATE, true },
+	{ "pairs", "Pairs", "", false } };
 
 int
-show_new(struct event_base *base, const char *bind_address, const struct view *view, struct show **ret,
+show_new(struct event_base *base, const char *bind_address, const struct view *view, struct status **ret,
     char err[STATUS_ERR_MAX])
 {
 	struct status_conf sc = { .program = "proxy",
@@ -368,35 +367,14 @@ show_new(struct event_base *base, const char *bind_address, const struct view *v
 		.tiles = tiles,
 		.tables = tables,
 		.metrics = metrics,
-		.state = state };
+		.state = state,
+		.free = free };
 	struct show *s = calloc(1, sizeof(*s));
-	int rc;
 
-	snprintf(err, STATUS_ERR_MAX, "out of memory");
-	if (!s)
+	if (!s) {
+		snprintf(err, STATUS_ERR_MAX, "out of memory");
 		return -ENOMEM;
-	s->view = view;
-	status_rate_begin(&s->rate);
-	rc = status_new(base, bind_address, &sc, s, &s->status, err);
-	if (rc < 0) {
-		free(s);
-		return rc;
 	}
-	*ret = s;
-	return 0;
-}
-
-void
-show_free(struct show *s)
-{
-	if (!s)
-		return;
-	status_free(s->status);
-	free(s);
-}
-
-unsigned
-show_port(const struct show *s)
-{
-	return s ? status_port(s->status) : 0;
+	s->view = view;
+	return status_new(base, bind_address, &sc, s, ret, err);
 }

@@ -6,13 +6,8 @@
 #include "hyper/net/status.h"
 #include "proxy/master/view.h"
 
-struct show;
-
-/* `view` is borrowed until show_free(). As status_new(). */
-int show_new(struct event_base *, const char *bind_address, const struct view *, struct show **ret,
+/* `view` is borrowed until status_free(). As status_new(). */
+int show_new(struct event_base *, const char *bind_address, const struct view *, struct status **ret,
     char err[STATUS_ERR_MAX]) ATTR_MUST_USE;
-/* NULL is fine, here and below. */
-void show_free(struct show *);
-unsigned show_port(const struct show *); /* 0 without one */
 
 #endif
