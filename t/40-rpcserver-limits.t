@@ -87,6 +87,22 @@ sub read_until {
 	$d->stop;
 }
 
+# Strangers who do not go on with their TLS handshake take all places: one of them makes room
+{
+	my $d = echo_start(tls => 'hd-1', own => 'hd-1', max => 4);
+	my $port = $d->ready('port');
+	my @strangers = map { connect_to($port) } 1 .. 4;
+	syswrite $strangers[1], "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" . 'r' x 20;
+	ok((wait_until { $d->fds == $d->{base_fds} + 4 }), 'four that do not speak');
+	my $r = rpc("https://hd-1:$port/jsonrpc", 'echo', { n => 5 }, cert => 'hd-1');
+	is(($r->{result} // {})->{n}, 5, 'a fifth one with a certificate is served');
+	is($d->count_log(qr/HANDSHAKE>GONE why="deadline"/), 0, 'before the deadline of the others');
+	is($d->count_log(qr/HANDSHAKE>GONE why="made room/), 1, 'one of them made room');
+	close $_ for @strangers;
+	serves_on($d, 'strangers', cert => 'hd-1');
+	$d->stop;
+}
+
 # Descriptors used up: accepting pauses, nothing spins, and it goes on afterwards
 {
 	my $dir = tmp();

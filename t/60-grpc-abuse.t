@@ -119,6 +119,19 @@ close $greedy;
 ok((wait_until { $echo->fds <= $fds + 1 }), 'descriptors are back, but for the silent one');
 ok($echo->wait_log(qr/ closed reason=deadline why="TLS handshake with .* not done within 5000 ms/), 'the silent one is closed by the deadline');
 ok((wait_until { $echo->fds <= $fds }), 'and its descriptor is back');
+# Strangers take all of the 64 places and never speak: somebody with a certificate gets one of theirs.
+{
+	my @strangers = map { connect_to($port) } 1 .. 70;
+	ok((wait_until { $echo->fds >= $fds + 64 }), 'all places are taken');
+	my @l;
+	ok((wait_until { @l = our_client('hd-1', $port, 'hd-2', 'call', 'hd-2.echo', '{"a":2}'); ($l[0]{response} // {})->{result} }), 'a call is served all the same')
+	    or diag(json_text(\@l));
+	cmp_ok($echo->count_log(qr/ closed reason=busy why=.*stood still, made room/), '>=', 1, 'one that stood still in its handshake made room');
+	cmp_ok($echo->count_log(qr/ closed reason=busy /), '<', 32, 'and not all of them');
+	close $_ for @strangers;
+}
+ok((wait_until { $echo->fds <= $fds }), 'descriptors are back after the strangers');
+
 cmp_ok($echo->rss - $rss, '<', 65536, 'memory is bounded') or diag($echo->rss, ' after ', $rss);
 is($echo->stop, 0, 'stops cleanly');
 hyper_done();

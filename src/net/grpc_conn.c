@@ -59,6 +59,8 @@ grpc_conn_enter(struct grpc_conn *c, enum conn_state to, const char *why)
 	log_debug("grpc", "conn=%llu why=\"%s>%s %s\"", (unsigned long long)c->nr, conn_tab[c->state].name,
 	    conn_tab[to].name, why);
 	c->state = to;
+	if (c->is_shaking)
+		grpc_listener_shaken(c);
 }
 
 void

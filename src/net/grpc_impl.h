@@ -139,6 +139,8 @@ struct grpc_conn {
 	const struct grpc_conn_ops *ops;
 	void *arg;
 	struct grpc_listener *listener; /* counts it; NULL when it was not accepted by one */
+	TAILQ_ENTRY(grpc_conn) shaking; /* the listener's, in HANDSHAKE */
+	bool is_shaking;                /* it is in that list */
 
 	struct dial *dial;
 	SSL_CTX *ctx;      /* a reference, until the SSL exists */
@@ -255,6 +257,8 @@ size_t grpc_stream_take(struct grpc_stream *, uint8_t *buf, size_t cap, bool *re
 bool grpc_streams_settle(struct grpc_conn *);
 
 /* --- grpc_listen.c --- */
+/* It is in its handshake no more. */
+void grpc_listener_shaken(struct grpc_conn *);
 void grpc_listener_unref(struct grpc_listener *);
 
 #endif

@@ -2,7 +2,8 @@
  *
  * Always true:
  *  1. l->n_conns is the number of sockets it accepted that are still open, and
- *     never over conf->max_connections: the one too many is closed at once
+ *     never over conf->max_connections: the oldest one that stands still in its
+ *     handshake makes room; where there is none, the one too many is closed at once
  *     (leaving it in the kernel's queue would make its peer wait for nothing).
  *  2. The memory lives while somebody holds it: the owner until
  *     grpc_listener_free(), each connection until its socket is closed.
@@ -20,6 +21,7 @@
 #include <event2/event.h>
 
 #include "hyper/base/bug.h"
+#include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 
@@ -39,7 +41,8 @@ struct grpc_listener {
 	struct event *ev_accept[LISTEN_MAX];
 	struct event *ev_resume;
 	size_t n_conns;
-	size_t holders; /* the owner and the connections */
+	size_t holders;                  /* the owner and the connections */
+	TAILQ_HEAD(, grpc_conn) shaking; /* in their handshake, the oldest first */
 	struct log_limit quiet;
 };
 
@@ -129,6 +132,27 @@ on_resume(evutil_socket_t sock, short what, void *arg)
 		listener_pause(l, ENOMEM);
 }
 
+void
+grpc_listener_shaken(struct grpc_conn *c)
+{
+	TAILQ_REMOVE(&c->listener->shaking, c, shaking);
+	c->is_shaking = false;
+}
+
+/* At the cap: who needs no certificate to fill the server must not keep everybody else out. True: there will be
+ * room in the next turn of the loop, the new one waits in the kernel's queue. */
+static bool
+make_room(struct grpc_listener *l)
+{
+	struct grpc_conn *c = TAILQ_FIRST(&l->shaking);
+
+	if (l->n_conns < l->conf->max_connections || c == NULL ||
+	    !tls_is_stalled(c->fd, clock_now_ms() - (c->connect_ms - c->timeout_ms)))
+		return false;
+	grpc_conn_fail(c, END_BUSY, "TLS handshake with %s: stood still, made room for a new connection", c->peer);
+	return true;
+}
+
 /* One connection: given. */
 static void
 listener_serve(struct grpc_listener *l, int fd)
@@ -155,6 +179,8 @@ listener_serve(struct grpc_listener *l, int fd)
 	}
 	l->n_conns++;
 	l->holders++;
+	TAILQ_INSERT_TAIL(&l->shaking, c, shaking);
+	c->is_shaking = true;
 	grpc_conn_set_arg(c, l->on_conn(c, l->arg));
 }
 
@@ -166,7 +192,7 @@ on_accept(evutil_socket_t sock, short what, void *arg)
 
 	(void)what;
 	l->holders++; /* on_conn may free the listener */
-	for (i = 0; i < ACCEPT_BATCH && fd >= 0 && l->sockets.n > 0; i++) {
+	for (i = 0; i < ACCEPT_BATCH && fd >= 0 && l->sockets.n > 0 && !make_room(l); i++) {
 		fd = fd_accept((int)sock);
 		if (fd >= 0)
 			listener_serve(l, fd);
@@ -208,6 +234,7 @@ grpc_listener_new(struct event_base *base, const struct conf_grpc_server *conf, 
 	l->on_conn = on_conn;
 	l->arg = listener_arg;
 	l->holders = 1;
+	TAILQ_INIT(&l->shaking);
 	l->rates = ratelimit_new(&conf->tcp_rate_limits, RATE_ADDRESSES);
 	if (l->rates != NULL)
 		rc = tls_ctx_new(conf->tls, TLS_SERVER, TLS_ALPN_H2, &l->ctx, err);

@@ -99,6 +99,17 @@ rpc_conn_idle_ms(const struct rpc_conn *c)
 	return clock_now_ms() - c->idle_since_ms;
 }
 
+struct rpc_conn *
+rpc_conn_stalled(const struct rpc_server *srv)
+{
+	struct rpc_conn *c;
+
+	TAILQ_FOREACH (c, &srv->busy, link) /* those in their handshake are in the order of their coming */
+		if (c->state == CONN_HANDSHAKE)
+			break;
+	return c != NULL && tls_is_stalled(bufferevent_getfd(c->bev), rpc_conn_idle_ms(c)) ? c : NULL;
+}
+
 bool
 rpc_conn_is_any_fresh(const struct rpc_server *srv, int64_t ms)
 {
@@ -385,6 +396,7 @@ rpc_conn_new(struct rpc_server *srv, int fd, const struct sockaddr *peer)
 	c->id = ++srv->last_id;
 	srv->n_conns++;
 	c->state = CONN_HANDSHAKE;
+	c->idle_since_ms = clock_now_ms();
 	TAILQ_INSERT_TAIL(&srv->busy, c, link);
 	log_addr(peer, true, text);
 	log_debug("http", "conn=%llu peer=%s", (unsigned long long)c->id, text);

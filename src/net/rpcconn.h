@@ -50,8 +50,11 @@ int rpc_conn_new(struct rpc_server *, int fd, const struct sockaddr *peer) ATTR_
 /* Ends it now; a call that waits for its answer is detached. */
 void rpc_conn_free(struct rpc_conn *, const char *why);
 
-/* How long a connection of srv->idle has been silent. */
+/* How long a connection of srv->idle has been silent; one in its handshake: how old it is. */
 int64_t rpc_conn_idle_ms(const struct rpc_conn *);
+
+/* The oldest one that has not gone on with its TLS handshake for a while, NULL when there is none. */
+struct rpc_conn *rpc_conn_stalled(const struct rpc_server *);
 
 /* Has one of srv->idle said nothing yet, and is younger than this? */
 bool rpc_conn_is_any_fresh(const struct rpc_server *, int64_t ms);

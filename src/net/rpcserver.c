@@ -2,8 +2,9 @@
  *
  * Always true:
  *  1. At most conf->max_connections connections: at the cap the one that has been
- *     silent longest between requests makes room; when none has been silent for
- *     SILENT_MS, accepting pauses and new ones wait in the kernel's queue.
+ *     silent longest between requests makes room, or else the oldest one that stands
+ *     still in its TLS handshake; when there is none, accepting pauses and new ones
+ *     wait in the kernel's queue.
  *  2. Without descriptors or memory accepting pauses for ACCEPT_PAUSE_MS instead of
  *     spinning.
  *  3. A connection over a rate limit is accepted and closed at once, before TLS.
@@ -84,7 +85,10 @@ longest_silent(const struct rpc_server *srv)
 	struct rpc_conn *c = TAILQ_FIRST(&srv->idle);
 
 	/* one that has just come has its request under way: a burst must not eat itself */
-	return c != NULL && rpc_conn_idle_ms(c) >= SILENT_MS ? c : NULL;
+	if (c != NULL && rpc_conn_idle_ms(c) >= SILENT_MS)
+		return c;
+	/* or who needs no certificate to fill the server would keep everybody else out */
+	return rpc_conn_stalled(srv);
 }
 
 /* False: stop accepting for now. */

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,6 +44,7 @@
 #define TLS_NAME_LEN  255
 #define TLS_SECLEVEL  2 /* 112 bits: RSA-2048 and SHA-256 pass, SHA-1 does not */
 #define TLS_CHAIN_MAX ((long)64 * 1024)
+#define TLS_STALL_MS  500
 
 static const unsigned char alpn_h2[] = { 2, 'h', '2' };
 
@@ -350,6 +352,15 @@ tls_ssl_new(SSL_CTX *ctx, enum tls_role role, const char *server_name)
 		return NULL;
 	}
 	return ssl;
+}
+
+bool
+tls_is_stalled(int fd, int64_t since_ms)
+{
+	int unread = 0;
+
+	/* with bytes to be read it is our turn: a burst on a slow machine must not eat itself */
+	return since_ms >= TLS_STALL_MS && ioctl(fd, FIONREAD, &unread) == 0 && unread == 0;
 }
 
 void

@@ -39,6 +39,9 @@ struct tls_peer {
 	size_t n_names;
 };
 
+/* Does a peer whose handshake began so long ago (ms) keep a server waiting? Such a one makes room where all places are taken. */
+bool tls_is_stalled(int fd, int64_t since_ms);
+
 /* 0 with *ret taken, -ENOENT without a peer certificate, -EINVAL, -ENOMEM; then *ret is untouched. */
 int tls_peer_get(const SSL *, struct tls_peer *ret) ATTR_MUST_USE;
 void tls_peer_fini(struct tls_peer *);
