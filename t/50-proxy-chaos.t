@@ -43,16 +43,22 @@ sub is_well_again {
 	return;
 }
 
-{
-	my ($p, $sum) = run_storm('splicing', $seconds, 50);
-	nothing_lost($sum, 500, 'splicing');
-	cmp_ok($sum->{churn}{done}, '>', 0, 'splicing: short pairs were made and ended in the storm');
-	is($sum->{churn}{done}, $sum->{churn}{asked}, 'splicing: each that was asked for');
+# Small messages through the workers' memory, and nothing but pipes
+for my $small ('true', 'false') {
+	my $what = $small eq 'true' ? 'copying small messages' : 'splicing';
+	my ($p, $sum) = run_storm($what, $seconds, 50, more => "copy_small_messages = $small;");
+	nothing_lost($sum, 500, $what);
+	cmp_ok($sum->{churn}{done}, '>', 0, "$what: short pairs were made and ended in the storm");
+	is($sum->{churn}{done}, $sum->{churn}{asked}, "$what: each that was asked for");
 	my ($times, $pairs) = rescued_of($p);
-	cmp_ok($times, '>', $seconds / 2 / slow_factor(), "splicing: dead workers had pairs ($times times)");
-	cmp_ok($pairs, '>', 500, "splicing: which went on elsewhere ($pairs in all)");
-	is($p->{d}->count_log(qr/proxy\[\d+\] info ended .*reason=worker_lost/), 0, 'splicing: none ended with worker_lost');
-	is_well_again($p, 'splicing');
+	cmp_ok($times, '>', $seconds / 2 / slow_factor(), "$what: dead workers had pairs ($times times)");
+	cmp_ok($pairs, '>', 500, "$what: which went on elsewhere ($pairs in all)");
+	is($p->{d}->count_log(qr/proxy\[\d+\] info ended .*reason=worker_lost/), 0, "$what: none ended with worker_lost");
+	is($p->{d}->count_log(qr/proxy\[\d+\] info resume .*flags=[8-f]./), 0, "$what: what the kernel counts always added up");
+	my $copies = $p->{d}->count_log(qr/proxy\[\d+\] info copy /);
+	note("$what: workers died $copies times with a message in their hands");
+	is($copies, 0, "$what: never with a message in their hands") if $small eq 'false';
+	is_well_again($p, $what);
 }
 {
 	my ($p, $sum) = run_storm('copying', 4, 10, more => 'copy_mode = true;');

@@ -94,6 +94,12 @@ pool_take(struct carrier_pool *pool)
 	return c;
 }
 
+bool
+carrier_pool_has(const struct carrier_pool *pool)
+{
+	return !pool->copy_mode && pool->n_idle > pool->n_kept;
+}
+
 void
 carrier_pool_fini(struct carrier_pool *pool)
 {

@@ -42,6 +42,9 @@ void carrier_pool_fini(struct carrier_pool *);
 /* Closes the idle pipes beyond max_idle that nobody needed since the last call. */
 void carrier_pool_trim(struct carrier_pool *);
 
+/* A pipe is at hand: the next carrier_get() that wants one makes none and asks nobody. */
+bool carrier_pool_has(const struct carrier_pool *);
+
 /* A pipe, journaled under `owner`, or a buffer in copy mode and where the caller
  * must copy. 0 and *ret, taken; -EAGAIN: there is no pipe; -ENOMEM. */
 int carrier_get(struct carrier_pool *, uint64_t owner, bool must_copy, struct carrier **ret) ATTR_MUST_USE;

@@ -3,7 +3,7 @@
  * relay.c (engine, loop, queues), pair.c (life of a pair), move.c (bytes),
  * doubt.c (is a socket empty), group.c (limits of several pairs together),
  * vanished.c (peers that are gone), sock.c (sockets), ledger.c (seats), carrier.c
- * (pipes). Private to src/relay.
+ * (pipes), rest.c (what a dead engine left). Private to src/relay.
  */
 #ifndef HYPER_RELAY_ENGINE_H
 #define HYPER_RELAY_ENGINE_H
@@ -234,7 +234,8 @@ int64_t vanished_next_ms(const struct relay *);
 
 /* --- sock.c --- */
 
-void sock_tune(int fd, const struct relay_keep *);
+/* True: it was so already. Else an urgent byte may have left its stream before. */
+bool sock_tune(int fd, const struct relay_keep *);
 
 /* Of a socket that was tuned: what differs between the two. */
 void sock_rekeep(int fd, const struct relay_keep *was, const struct relay_keep *now);
@@ -269,6 +270,31 @@ static inline void
 seat_flags(struct relay_seat *seat, uint32_t set, uint32_t clear)
 {
 	__atomic_store_n(&seat->flags, (seat->flags & ~clear) | set, __ATOMIC_RELEASE);
+}
+
+/* A small message of this direction is about to be read into the copy place. The calls in between are the order for a
+ * reader who comes after our death; release is what says so to the compiler. */
+static inline struct relay_copy *
+copy_begin(struct relay *r, uint64_t owner)
+{
+	struct relay_copy *c = r->ledger.copy;
+
+	__atomic_store_n(&c->len, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&c->owner, owner, __ATOMIC_RELEASE);
+	return c;
+}
+
+static inline void
+copy_filled(struct relay_copy *c, size_t n)
+{
+	__atomic_store_n(&c->len, (uint32_t)n, __ATOMIC_RELEASE);
+}
+
+/* Nothing of it is here any more. */
+static inline void
+copy_end(struct relay_copy *c)
+{
+	__atomic_store_n(&c->owner, 0, __ATOMIC_RELEASE);
 }
 
 static inline void

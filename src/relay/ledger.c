@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "hyper/base/bug.h"
@@ -22,7 +23,8 @@
 static int
 private_init(struct relay *r)
 {
-	size_t size = PRIVATE_SEATS * sizeof(struct relay_seat) + (PRIVATE_PIPES + 2) * sizeof(uint64_t);
+	size_t size = PRIVATE_SEATS * sizeof(struct relay_seat) + (PRIVATE_PIPES + 2) * sizeof(uint64_t) +
+		      sizeof(struct relay_copy);
 	char *m = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (m == MAP_FAILED)
@@ -37,15 +39,18 @@ private_init(struct relay *r)
 	};
 	r->ledger.turn = r->ledger.pipes + PRIVATE_PIPES;
 	r->ledger.used_seats = r->ledger.turn + 1;
+	r->ledger.copy = (struct relay_copy *)(r->ledger.used_seats + 1);
 	return 0;
 }
 
 int
 ledger_init(struct relay *r, const struct relay_ledger *given)
 {
+	BUG_ON(given->turn && !given->copy);
 	r->ledger = *given;
 	if (!given->turn && private_init(r) < 0)
 		return -ENOMEM;
+	memset(r->ledger.copy, 0, sizeof(*r->ledger.copy)); /* its pages are there before a message needs them */
 	r->left_seats = calloc(r->ledger.n_seats + 1, sizeof(*r->left_seats));
 	r->pool.here = calloc(r->ledger.n_pipes + 1, sizeof(*r->pool.here));
 	r->pool.journal = r->ledger.pipes;

@@ -15,7 +15,10 @@
  *  5. What a turn does is in the ledger before it shows: its pair in `turn`, the
  *     owner of a pipe, that payload is in user memory. What it found out (an end,
  *     an error, bytes) is there before the next step.
- *  6. A pair of a group reads no more in a turn than group_left() says, and gets
+ *  6. A small message is in the ledger's copy place while it is in user memory
+ *     (relay.h), and its pair's turn is in progress: who finds both can tell from the
+ *     sockets' own counters what is left of it (rest.c).
+ *  7. A pair of a group reads no more in a turn than group_left() says, and gets
  *     no carrier where that is nothing.
  *
  * Sockets are armed once, edge-triggered. A fact (readable, writable) is taken
@@ -30,8 +33,8 @@
 #include "hyper/base/log.h"
 #include "relay/engine.h"
 
-#define TURN_FILLS 8    /* of one direction in one turn; then it is the others' turn */
-#define SMALL_MAX  4096 /* bytes that copy_small reads at once; a direction that brings as many is spliced */
+#define TURN_FILLS 8              /* of one direction in one turn; then it is the others' turn */
+#define SMALL_MAX  RELAY_COPY_MAX /* a direction that brings as many at once is spliced */
 
 static bool
 dir_is_open(const struct relay_pair *p, int dir)
@@ -172,7 +175,8 @@ dir_get_carrier(struct relay *r, struct relay_pair *p, int dir, struct carrier *
 	}
 }
 
-/* What a send did not take goes into a pipe, where it is safe again, or stays in user memory. */
+/* What a send did not take goes into a pipe, all at once: it is one page (PIPE_BUF). Should the kernel have none for it,
+ * it stays in user memory. */
 static int
 dir_keep_rest(struct relay *r, struct relay_pair *p, int dir, const uint8_t *rest, size_t len)
 {
@@ -185,6 +189,7 @@ dir_keep_rest(struct relay *r, struct relay_pair *p, int dir, const uint8_t *res
 	}
 	if (err == -EAGAIN) {
 		r->buffered++;
+		seat_flags(p->seat, buffered_of(dir), 0);
 		err = carrier_get(&r->pool, dir_owner(p, dir), true, &c);
 		if (err == 0)
 			err = carrier_load(c, rest, len);
@@ -192,8 +197,6 @@ dir_keep_rest(struct relay *r, struct relay_pair *p, int dir, const uint8_t *res
 	if (err < 0)
 		return err;
 	p->carrier[dir] = c;
-	if (!carrier_is_buffer(c))
-		seat_flags(p->seat, 0, buffered_of(dir));
 	return 1;
 }
 
@@ -202,7 +205,7 @@ static int
 dir_send_small(struct relay *r, struct relay_pair *p, int dir, const uint8_t *buf, size_t n)
 {
 	struct side *to = &p->side[!dir];
-	ssize_t sent = to->writable ? send(to->fd, buf, n, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+	ssize_t sent = send(to->fd, buf, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 	if (sent < 0 && errno != EAGAIN && errno != EINTR) {
 		side_failed(p, to);
@@ -214,10 +217,16 @@ dir_send_small(struct relay *r, struct relay_pair *p, int dir, const uint8_t *bu
 		sent = 0;
 	if (sent > 0)
 		note_delivered(r, p, dir, (size_t)sent);
-	if ((size_t)sent < n)
-		return dir_keep_rest(r, p, dir, buf + sent, n - (size_t)sent);
-	seat_flags(p->seat, 0, buffered_of(dir));
-	return 1;
+	return (size_t)sent < n ? dir_keep_rest(r, p, dir, buf + sent, n - (size_t)sent) : 1;
+}
+
+/* One that cannot be written at once, or has no pipe for its rest, is spliced: into a pipe it goes anyway. Urgent data
+ * is read as a splice would need it. Nobody goes on after an engine with private memory. */
+static bool
+dir_may_copy(const struct relay *r, const struct relay_pair *p, int dir)
+{
+	return r->conf.copy_small && !(p->bulk & BIT(dir)) && p->side[!dir].writable && !p->side[dir].urgent &&
+	       carrier_pool_has(&r->pool) && (r->private_ledger || !(p->seat->flags & RELAY_UNSURE));
 }
 
 /* A read of less than the buffer has emptied the socket. */
@@ -225,21 +234,25 @@ static int
 dir_copy_small(struct relay *r, struct relay_pair *p, int dir)
 {
 	struct side *from = &p->side[dir];
-	uint8_t buf[SMALL_MAX];
-	size_t max = group_left(p) < sizeof(buf) ? group_left(p) : sizeof(buf);
-	ssize_t n;
+	size_t max = group_left(p) < SMALL_MAX ? group_left(p) : SMALL_MAX;
+	struct relay_copy *c = copy_begin(r, dir_owner(p, dir));
+	ssize_t n = recv(from->fd, c->data, max, MSG_DONTWAIT);
+	int res;
 
-	seat_flags(p->seat, buffered_of(dir), 0);
-	n = recv(from->fd, buf, max, MSG_DONTWAIT);
 	if (n > 0) {
+		copy_filled(c, (size_t)n);
 		group_spend(p, dir, (size_t)n);
-		if (n == sizeof(buf))
+		if (n == SMALL_MAX)
 			p->bulk |= BIT(dir);
 		else if ((size_t)n < max)
 			from->readable = from->hup || from->urgent || from->broken;
-		return dir_send_small(r, p, dir, buf, (size_t)n);
+		res = dir_send_small(r, p, dir, c->data, (size_t)n);
+		if (res < 0)
+			seat_flags(p->seat, buffered_of(dir), 0); /* lost, and never taken for delivered */
+		copy_end(c);
+		return res;
 	}
-	seat_flags(p->seat, 0, buffered_of(dir));
+	copy_end(c);
 	if (n < 0 && errno == EINTR)
 		return 1;
 	if (n == 0)
@@ -268,7 +281,7 @@ dir_fill(struct relay *r, struct relay_pair *p, int dir)
 		p->held |= BIT(dir);
 		return 0;
 	}
-	if (r->conf.copy_small && !(p->bulk & BIT(dir)))
+	if (dir_may_copy(r, p, dir))
 		return dir_copy_small(r, p, dir);
 	err = dir_get_carrier(r, p, dir, &c);
 	if (!c)

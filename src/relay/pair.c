@@ -175,7 +175,8 @@ relay_pair_new(struct relay *r, uint64_t id, int a_fd, int b_fd)
 
 	if (err == 0) {
 		for (int i = A; i <= B; i++)
-			sock_tune(b.fd[i], &r->conf.keep);
+			if (!sock_tune(b.fd[i], &r->conf.keep))
+				seat_flags(p->seat, RELAY_UNSURE, 0);
 		err = pair_arm(r, p);
 	}
 	if (err < 0) {
@@ -265,7 +266,7 @@ relay_pair_adopt(struct relay *r, const struct relay_bundle *b)
 		err = bundle_is_fine(b) ? pair_make(r, b, &p) : -EINVAL;
 	if (err == 0) {
 		for (int i = A; i <= B; i++)
-			sock_tune(b->fd[i], &r->conf.keep);
+			(void)sock_tune(b->fd[i], &r->conf.keep);
 		pair_restore(p, b);
 		err = pair_arm(r, p);
 	}

@@ -67,13 +67,14 @@ sock_is_tuned(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff && linger.l_linger == 0;
 }
 
-void
+bool
 sock_tune(int fd, const struct relay_keep *keep)
 {
 	if (sock_is_tuned(fd))
-		return;
+		return true;
 	set_opt(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
 	relay_tune_listener(fd, keep);
+	return false;
 }
 
 void

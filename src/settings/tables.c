@@ -458,7 +458,7 @@ static const struct cfg_option public[] = {
 	{ .key = "copy_mode", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_mode), .def = "false",
 	  .help = "Copy bytes instead of splicing them; to compare the two." },
 	{ .key = "copy_small_messages", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_small_messages), .def = "false",
-	  .help = "Copy what is small, which costs less CPU; a killed worker may then cost a pair that was busy." },
+	  .help = "Move what is small through the worker's memory, which costs less CPU than splicing it." },
 	{ .key = "idle_timeout", SECONDS(0, 31536000, "0"), AT(conf_proxy_public, idle_timeout_ms),
 	  .help = "A pair over which no byte went for so long ends. 0: never." },
 	{ .key = "half_closed_timeout", SECONDS(0, 31536000, "0"), AT(conf_proxy_public, half_closed_timeout_ms),

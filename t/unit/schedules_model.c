@@ -616,7 +616,8 @@ check_resume(const struct chan_msg *msg)
 {
 	const struct mpair *p = model_pair(msg->pair);
 
-	MUST(msg->flags == p->flags && msg->bytes_ab == p->bytes[0] && msg->bytes_ba == p->bytes[1] &&
+	/* nobody reads a byte of these sockets, so what the kernel counts does not add up */
+	MUST((msg->flags & ~RELAY_UNSURE) == p->flags && msg->bytes_ab == p->bytes[0] && msg->bytes_ba == p->bytes[1] &&
 		 msg->suspect == p->suspect,
 	    "pair %llu goes on with flags %x (%x), %llu and %llu bytes, suspect %d (%d)", (unsigned long long)p->id,
 	    msg->flags, p->flags, (unsigned long long)msg->bytes_ab, (unsigned long long)msg->bytes_ba, msg->suspect,

@@ -2,11 +2,14 @@
  *
  * The test is keeper and both peers at once: it holds duplicates of the sockets
  * and pipes of PAIRS pairs, sends and checks what comes, kills the engine's
- * process, reads its ledger and starts the next one with what was left.
+ * process, reads its ledger and starts the next one with what was left. Where
+ * small messages are copied, engines also die right before and right behind each
+ * recv(), send() and write() of theirs: the n-th one, for each n.
  */
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -29,12 +32,18 @@
 #include "hyper/base/fd.h"
 #include "hyper/relay/relay.h"
 
-enum { PAIRS = 6, PIPES = 16, SEATS = 8, TOTAL_MAX = 300000, KILLS = 300, LIMIT_MS = 60000 };
+enum mode { SPLICE, SMALL, EXACT, COPY };
+
+enum { CALL_RECV, CALL_SEND, CALL_WRITE, CALL_MAX };
+
+enum { PAIRS = 6, PIPES = 16, SEATS = 8, TOTAL_MAX = 300000, KILLS = 300, LIMIT_MS = 60000, STRETCH = 60 };
 
 struct shared {
 	uint64_t turn, used_seats;
 	uint64_t pipes[PIPES];
 	struct relay_seat seats[SEATS];
+	struct relay_copy copy;
+	uint32_t hit[CALL_MAX][2]; /* who died before this call, behind it; not of the ledger */
 };
 
 /* What one peer sends, and what it got. */
@@ -57,10 +66,80 @@ static struct {
 	struct pair pair[PAIRS];
 	int pipe_fd[PIPES];
 	uint64_t owner[PIPES];
-	bool copy_mode;
+	enum mode mode;
 	uint64_t next_id, seed;
 	int lost, kills, moved;
+	int rests[3]; /* found: before recv() was noted, behind that, in the pipe */
+	/* of the process that is to die */
+	bool is_doomed, dies_behind;
+	int dies_at, calls;
+	unsigned dies_of; /* which calls count, bits */
 } t;
+
+/* --- the n-th call of an engine's ------------------------------------------- */
+
+ssize_t __real_recv(int fd, void *data, size_t len, int flags);
+ssize_t __real_send(int fd, const void *data, size_t len, int flags);
+ssize_t __real_write(int fd, const void *data, size_t len);
+ssize_t __wrap_recv(int fd, void *data, size_t len, int flags);
+ssize_t __wrap_send(int fd, const void *data, size_t len, int flags);
+ssize_t __wrap_write(int fd, const void *data, size_t len);
+
+static bool
+is_the_one(int call)
+{
+	return t.is_doomed && t.dies_of >> call & 1 && ++t.calls == t.dies_at;
+}
+
+static void
+die(int call, bool is_behind)
+{
+	t.shared->hit[call][is_behind]++;
+	kill(getpid(), SIGKILL);
+}
+
+static bool
+dies_at(int call)
+{
+	bool dies = is_the_one(call);
+
+	if (dies && !t.dies_behind)
+		die(call, false);
+	return dies;
+}
+
+ssize_t
+__wrap_recv(int fd, void *data, size_t len, int flags)
+{
+	bool dies = dies_at(CALL_RECV);
+	ssize_t n = __real_recv(fd, data, len, flags);
+
+	if (dies)
+		die(CALL_RECV, true);
+	return n;
+}
+
+ssize_t
+__wrap_send(int fd, const void *data, size_t len, int flags)
+{
+	bool dies = dies_at(CALL_SEND);
+	ssize_t n = __real_send(fd, data, len, flags);
+
+	if (dies)
+		die(CALL_SEND, true);
+	return n;
+}
+
+ssize_t
+__wrap_write(int fd, const void *data, size_t len)
+{
+	bool dies = dies_at(CALL_WRITE);
+	ssize_t n = __real_write(fd, data, len);
+
+	if (dies)
+		die(CALL_WRITE, true);
+	return n;
+}
 
 static uint64_t
 rnd(uint64_t below)
@@ -103,10 +182,12 @@ child_run(void)
 	struct relay_conf conf = {
 		.epoll_fd = epoll_create1(EPOLL_CLOEXEC),
 		.max_pipes = PIPES,
-		.copy_mode = t.copy_mode,
+		.copy_mode = t.mode == COPY,
+		.copy_small = t.mode != SPLICE && t.mode != COPY,
 		.holds_seats = true,
 		.on_want = child_on_want,
-		.ledger = { &t.shared->turn, t.shared->pipes, t.shared->seats, PIPES, SEATS, &t.shared->used_seats },
+		.ledger = { &t.shared->turn, t.shared->pipes, t.shared->seats, PIPES, SEATS, &t.shared->used_seats,
+		    &t.shared->copy },
 	};
 	struct relay *r = relay_new(&conf, child_on_end, NULL);
 	struct epoll_event ev[16];
@@ -124,6 +205,7 @@ child_run(void)
 	for (uint32_t no = 0; no < PIPES; no++)
 		if (t.owner[no] == 0 && relay_pipe_give(r, no, t.pipe_fd[no]) < 0)
 			_exit(2);
+	t.is_doomed = t.mode == EXACT;
 	for (;;) {
 		int n = epoll_wait(conf.epoll_fd, ev, ARRAY_LEN(ev), relay_run(r) ? 0 : 100);
 
@@ -160,10 +242,16 @@ tcp_pair(int ret[2])
 		setsockopt(ret[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
 }
 
+static bool
+is_small_mode(void)
+{
+	return t.mode == SMALL || t.mode == EXACT;
+}
+
 static size_t
 some_total(void)
 {
-	return rnd(4) == 0 ? 0 : rnd(4) == 0 ? rnd(200) : rnd(TOTAL_MAX);
+	return rnd(4) == 0 ? 0 : rnd(4) == 0 ? rnd(200) : rnd(is_small_mode() ? TOTAL_MAX / 4 : TOTAL_MAX);
 }
 
 static void
@@ -270,12 +358,85 @@ read_pipes(void)
 	}
 }
 
+/* The rest of a message goes into a pipe that holds nothing. */
+static void
+keep_rest(struct pair *p, int dir, const uint8_t *rest, size_t len)
+{
+	uint32_t no = 0;
+
+	while (t.owner[no] != 0 && ++no < PIPES)
+		;
+	assert_true(no < PIPES);
+	assert_int_equal(write(t.pipe_fd[no], rest, len), len);
+	t.owner[no] = p->bundle.id << 1 | (unsigned)dir;
+	p->bundle.pipe[dir].no = no;
+	p->bundle.pipe[dir].fd = t.pipe_fd[no];
+}
+
+static size_t
+piped_of(const struct pair *p, int dir)
+{
+	int n = 0;
+
+	if (p->bundle.pipe[dir].fd >= 0)
+		assert_int_equal(ioctl(p->bundle.pipe[dir].fd, FIONREAD, &n), 0);
+	return (size_t)n;
+}
+
+static void
+read_copy(void)
+{
+	const struct relay_copy *c = &t.shared->copy;
+	int dir = (int)(c->owner & 1), rc;
+	struct pair *p = pair_by_id(c->owner >> 1);
+	struct relay_rest_of of;
+	const uint8_t *rest = NULL;
+	size_t len = 0;
+
+	if (c->owner == 0 || !p)
+		return;
+	assert_int_equal(t.shared->turn, p->bundle.id);
+	of = (struct relay_rest_of){ p->bundle.fd[dir], p->bundle.fd[!dir], 0,
+		dir == 0 ? p->bundle.bytes_ab : p->bundle.bytes_ba, piped_of(p, dir) };
+	rc = relay_rest(c, &of, &rest, &len);
+	if (rc < 0)
+		fail_msg("pair %d dir %d: %s; len %u piped %zu delivered %llu", (int)p->bundle.id, dir, strerror(-rc),
+		    c->len, of.piped, (unsigned long long)of.delivered);
+	t.rests[of.piped > 0 ? 2 : c->len > 0] += of.piped > 0 || len > 0;
+	if (len > 0)
+		keep_rest(p, dir, rest, len);
+}
+
+/* At rest, all that was read was written or is in a pipe. */
+static void
+count_bytes(struct pair *p)
+{
+	static const uint32_t eof[2] = { RELAY_EOF_AB, RELAY_EOF_BA };
+	uint64_t *bytes[2] = { &p->bundle.bytes_ab, &p->bundle.bytes_ba };
+
+	for (int dir = 0; dir < 2 && !p->is_over; dir++) {
+		uint64_t written, between;
+		int rc;
+
+		if (p->bundle.flags & eof[dir])
+			continue;
+		rc = relay_flow(p->bundle.fd[dir], p->bundle.fd[!dir], 0, &written, &between);
+		if (rc == -ENOTCONN)
+			continue;
+		if (rc < 0 || between != piped_of(p, dir) || written < *bytes[dir])
+			fail_msg("pair %d dir %d: rc %d, %llu written, %llu between, %zu in its pipe, seat %llu",
+			    (int)p->bundle.id, dir, rc, (unsigned long long)written, (unsigned long long)between,
+			    piped_of(p, dir), (unsigned long long)*bytes[dir]);
+		*bytes[dir] = written;
+	}
+}
+
 static void
 child_kill(pid_t pid)
 {
 	int status;
 
-	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(kill(pid, SIGKILL), 0); /* it may have done so itself */
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFSIGNALED(status)); /* else it ended by itself: a bug */
 	assert_int_equal(WTERMSIG(status), SIGKILL);
@@ -284,6 +445,9 @@ child_kill(pid_t pid)
 		t.pair[i].bundle.pipe[0].fd = t.pair[i].bundle.pipe[1].fd = -1;
 	read_seats();
 	read_pipes();
+	read_copy();
+	for (int i = 0; i < PAIRS && t.mode != COPY; i++)
+		count_bytes(&t.pair[i]);
 }
 
 static pid_t
@@ -291,7 +455,11 @@ child_start(void)
 {
 	pid_t pid;
 
-	memset(t.shared, 0, sizeof(*t.shared));
+	memset(t.shared, 0, offsetof(struct shared, hit));
+	/* what is left over is rare: of each three one dies there */
+	t.dies_of = t.kills % 3 == 0 ? 1u << CALL_WRITE : (1u << CALL_MAX) - 1;
+	t.dies_at = 1 + t.kills / 6 % (t.kills % 3 == 0 ? STRETCH / 10 : STRETCH);
+	t.dies_behind = t.kills / 3 % 2;
 	pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0)
@@ -305,8 +473,8 @@ static void
 peer_send(struct pair *p, int side)
 {
 	struct peer *me = &p->peer[side];
-	uint8_t buf[8192];
-	size_t want = me->total - me->sent;
+	uint8_t buf[9000];
+	size_t want = me->total - me->sent, most;
 	ssize_t n;
 
 	if (me->has_reset || me->saw_reset || me->sent > me->total)
@@ -321,8 +489,12 @@ peer_send(struct pair *p, int side)
 		me->sent++;                                    /* the end */
 		return;
 	}
-	if (want > sizeof(buf))
-		want = 1 + rnd(sizeof(buf));
+	/* what comes too fast is no small message any more */
+	if (is_small_mode() && rnd(3) > 0)
+		return;
+	most = 1 + rnd(is_small_mode() && rnd(8) > 0 ? 700 : sizeof(buf));
+	if (want > most)
+		want = most;
 	for (size_t i = 0; i < want; i++)
 		buf[i] = stream_byte(p->bundle.id, side, me->sent + i);
 	n = send(me->fd, buf, want, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -407,6 +579,26 @@ pump(void)
 	return is_done;
 }
 
+/* Before and behind each of the three, and each of the three places where a rest can be. */
+static bool
+all_were_hit(void)
+{
+	bool all = true;
+
+	for (int i = 0; i < CALL_MAX; i++)
+		all = all && t.shared->hit[i][0] > 1 && t.shared->hit[i][1] > 1 && t.rests[i] > 1;
+	return all;
+}
+
+/* It is left for waitpid(). */
+static bool
+has_died(pid_t pid)
+{
+	siginfo_t info = { 0 };
+
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
+}
+
 static void
 killed_at_random(void **state)
 {
@@ -414,8 +606,11 @@ killed_at_random(void **state)
 	const char *slow = getenv("T_SLOW"), *kills = getenv("T_KILLS"), *seed = getenv("T_SEED");
 	int n_kills = kills ? atoi(kills) : slow ? KILLS / 10 : KILLS;
 
+	if (*(enum mode *)*state == EXACT)
+		n_kills *= 3;
+
 	memset(&t, 0, sizeof(t));
-	t.copy_mode = *state != NULL;
+	t.mode = *(enum mode *)*state;
 	t.next_id = 1;
 	t.seed = seed ? strtoull(seed, NULL, 10) : (uint64_t)clock_now_ns() | 1;
 	print_message("seed %llu\n", (unsigned long long)t.seed);
@@ -426,29 +621,41 @@ killed_at_random(void **state)
 		assert_true(t.pipe_fd[i] >= 0);
 	}
 	/* Copied, few kills meet a pair whose bytes are in memory: until one has. */
-	while ((t.kills < n_kills || (t.copy_mode && t.lost == 0)) && clock_now_ms() < limit) {
+	while ((t.kills < n_kills || (t.mode == COPY && t.lost == 0) || (t.mode == EXACT && !all_were_hit())) &&
+	       clock_now_ms() < limit) {
 		bool is_done = false;
 
 		for (int i = 0; i < PAIRS; i++)
 			pair_start(&t.pair[i]);
 		while (!is_done) {
 			pid_t pid = child_start();
-			uint64_t turns = (30 + rnd(800)) * (slow ? 8 : 1);
+			/* one that dies by itself has the time for it */
+			uint64_t turns = (t.mode == EXACT ? 4000 : 30 + rnd(800)) * (slow ? 8 : 1);
 
-			while (turns-- > 0)
+			while (turns-- > 0 && !has_died(pid)) {
 				is_done = pump();
+				if (is_small_mode())
+					sched_yield();
+			}
 			child_kill(pid);
 			is_done = pump();
 			if (clock_now_ms() > limit + LIMIT_MS)
 				fail_msg("it does not come to an end");
 		}
 	}
-	print_message("%d kills, %d pipes with bytes taken over, %d pairs lost\n", t.kills, t.moved, t.lost);
-	if (t.copy_mode)
+	print_message("%d kills, %d pipes with bytes taken over, %d pairs lost, rests %d %d %d\n", t.kills, t.moved,
+	    t.lost, t.rests[0], t.rests[1], t.rests[2]);
+	if (t.mode == COPY)
 		assert_true(t.lost > 0); /* so this test can fail */
 	else
 		assert_int_equal(t.lost, 0);
-	assert_true(t.copy_mode || t.moved > 0);
+	assert_true(t.mode == COPY || t.moved > 0);
+	if (t.mode == EXACT) {
+		for (int call = 0; call < CALL_MAX; call++)
+			print_message("call %d: %u died before it, %u behind it\n", call, t.shared->hit[call][0],
+			    t.shared->hit[call][1]);
+		assert_true(all_were_hit());
+	}
 	for (int i = 0; i < PIPES; i++)
 		fd_close(&t.pipe_fd[i]);
 	munmap(t.shared, sizeof(*t.shared));
@@ -457,10 +664,12 @@ killed_at_random(void **state)
 int
 main(void)
 {
-	static int copy;
+	static enum mode modes[] = { SPLICE, SMALL, EXACT, COPY };
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(killed_at_random),
-		{ "killed_at_random, copied", killed_at_random, NULL, NULL, &copy },
+		{ "killed_at_random", killed_at_random, NULL, NULL, &modes[0] },
+		{ "killed_at_random, small messages copied", killed_at_random, NULL, NULL, &modes[1] },
+		{ "killed_at_each_call, small messages copied", killed_at_random, NULL, NULL, &modes[2] },
+		{ "killed_at_random, copied", killed_at_random, NULL, NULL, &modes[3] },
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -2,6 +2,8 @@
  *
  * rescue.c, hand.c, pairing.c, pipes.c and ledger.c are the real ones, as are sockets, pipes and ledgers. Slots, the
  * clock and the log are this file's: a "worker" is a row in `slots`, which dies when the test says so.
+ *
+ * Size: one stage for all of them, which is half of it.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -44,6 +46,7 @@ struct slot {
 	struct pipes *pipes;
 	size_t room;
 	unsigned n_posted[32]; /* by type */
+	struct chan_msg last;
 	const char *doomed;
 	bool is_ending;
 };
@@ -129,6 +132,7 @@ slot_room(const struct slot *s)
 void
 slot_post(struct slot *s, struct chan_msg *m, int pass_fd)
 {
+	s->last = *m;
 	assert_true(s->room > 0);
 	assert_int_equal(chan_has_fd(m->type), pass_fd >= 0);
 	s->room--;
@@ -433,6 +437,161 @@ handed_but_not_begun(void **state)
 	assert_false(p->suspect);
 }
 
+/* --- a message that was in its hands --- */
+
+static void
+exactly(int fd, char *ret, size_t n)
+{
+	for (size_t got = 0; got < n;) {
+		ssize_t r = recv(fd, ret + got, n - got, 0);
+
+		assert_true(r > 0 || errno == EAGAIN);
+		got += r > 0 ? (size_t)r : 0;
+	}
+}
+
+/* A pair whose parties have sent their tokens, which were read. */
+static struct pair *
+begun_pair(struct slot *s, int ret_cli[2])
+{
+	struct pair *p = live_pair(s, ret_cli);
+	char token[TOKEN_LEN] = "";
+
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(send(ret_cli[i], token, TOKEN_LEN, 0), TOKEN_LEN);
+		exactly(p->fd[i], token, TOKEN_LEN);
+	}
+	return p;
+}
+
+/* A sends "abcdefghij", of which the worker read and sent so much; what its ledger says, and what B gets in the end. */
+static void
+copies_are_told_apart(void **state)
+{
+	static const struct {
+		const char *what;
+		size_t was_read, sent;
+		uint64_t noted;   /* in the seat */
+		int64_t len;      /* in the copy place, -1: nothing begun */
+		size_t piped;     /* of it, in a pipe of the journal */
+		uint32_t flags;   /* of the seat */
+		const char *gets; /* from the pipe that goes on, NULL: worker_lost */
+		bool other_turn, other_pair;
+	} rows[] = {
+		{ "before recv", 0, 0, 0, 0, 0, 0, "", false, false },
+		{ "behind recv, not noted", 10, 0, 0, 0, 0, 0, "abcdefghij", false, false },
+		{ "before send", 10, 0, 0, 10, 0, 0, "abcdefghij", false, false },
+		{ "behind send of a part", 10, 4, 0, 10, 0, 0, "efghij", false, false },
+		{ "that was noted", 10, 4, 4, 10, 0, 0, "efghij", false, false },
+		{ "one byte is left", 10, 9, 9, 10, 0, 0, "j", false, false },
+		{ "all was sent", 10, 10, 0, 10, 0, 0, "", false, false },
+		{ "all was noted", 10, 10, 10, 10, 0, 0, "", false, false },
+		{ "the rest is in a pipe", 10, 4, 4, 10, 6, 0, "efghij", false, false },
+		{ "none was sent and all is in a pipe", 10, 0, 0, 10, 10, 0, "abcdefghij", false, false },
+		{ "it read no more than that", 3, 1, 1, 3, 0, 0, "bc", false, false },
+		{ "no message, a pipe", 10, 4, 4, -1, 6, 0, "efghij", false, false },
+		{ "part of the rest is in a pipe", 10, 4, 4, 10, 5, 0, NULL, false, false },
+		{ "more was sent than it had", 10, 4, 4, 3, 0, 0, NULL, false, false },
+		{ "something was sent before it had it", 10, 4, 0, 0, 0, 0, NULL, false, false },
+		{ "more was delivered than sent", 10, 4, 5, 10, 0, 0, NULL, false, false },
+		{ "a length beyond the place", 10, 4, 4, RELAY_COPY_MAX + 1, 0, 0, NULL, false, false },
+		{ "an earlier message is missing", 10, 4, 4, 5, 0, 0, NULL, false, false },
+		{ "urgent data may have left the stream", 10, 4, 4, 10, 0, RELAY_UNSURE, NULL, false, false },
+		{ "its stream had ended", 10, 4, 4, 10, 0, RELAY_EOF_AB, NULL, false, false },
+		{ "it was another one's turn", 10, 4, 4, 10, 0, 0, NULL, true, false },
+		{ "a pair of another worker's", 10, 10, 10, 10, 0, 0, "", false, true },
+		{ "the other stream had ended", 10, 4, 4, 10, 0, RELAY_EOF_BA, "efghij", false, false },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		const char *text = "abcdefghij";
+		char buf[16] = "";
+		struct pair *p, *other;
+		int cli[2], none[2];
+		uint64_t id;
+		uint32_t no;
+		ssize_t n = 0;
+
+		setup(state);
+		p = begun_pair(&slots[0], cli);
+		other = begun_pair(&slots[1], none);
+		id = p->id;
+		assert_int_equal(send(cli[0], text, 10, 0), 10);
+		exactly(p->fd[0], buf, rows[i].was_read);
+		assert_int_equal(send(p->fd[1], text, rows[i].sent, 0), rows[i].sent);
+		*seat_of(&slots[0], 2) =
+		    (struct relay_seat){ .pair = id, .bytes_ab = rows[i].noted, .flags = rows[i].flags };
+		slots[0].map->turn = rows[i].other_turn ? id + 77 : id;
+		no = lend(&slots[0], 0);
+		if (rows[i].piped > 0) {
+			assert_int_equal(
+			    write(pipes_get(slots[0].pipes, no), text + rows[i].sent, rows[i].piped), rows[i].piped);
+			journal(&slots[0], no, id, 0);
+		}
+		if (rows[i].len >= 0) {
+			slots[0].map->copy.owner = (rows[i].other_pair ? other->id : id) << 1;
+			slots[0].map->copy.len = (uint32_t)rows[i].len;
+			memset(slots[0].map->copy.data, '?', RELAY_COPY_MAX);
+			memcpy(slots[0].map->copy.data, text, rows[i].was_read);
+		}
+		lose(&slots[0], false);
+		assert_int_equal(other->state, PAIR_LIVE);
+		if (!rows[i].gets) {
+			if (!end_of(id) || strcmp(end_of(id), "worker_lost") != 0 || all->loose_pipes != 0)
+				fail_msg("%s: %s", rows[i].what, end_of(id) ? end_of(id) : "it goes on");
+		} else {
+			if (p->state != PAIR_WAITING)
+				fail_msg("%s: does not go on", rows[i].what);
+			memset(buf, 0, sizeof(buf));
+			if (p->pipe_fd[0] >= 0)
+				n = read(p->pipe_fd[0], buf, sizeof(buf));
+			if (n != (ssize_t)strlen(rows[i].gets) || strcmp(buf, rows[i].gets) != 0)
+				fail_msg("%s: %zd bytes \"%s\"", rows[i].what, n, buf);
+			assert_int_equal(all->loose_pipes, n > 0);
+			assert_int_equal(p->flags, rows[i].flags);
+		}
+		for (int k = 0; k < 2; k++) {
+			close(cli[k]);
+			close(none[k]);
+		}
+		teardown(state);
+	}
+}
+
+/* Who goes on is told what was delivered, to the byte, and whether all adds up. */
+static void
+handed_with_exact_sums(void **state)
+{
+	int cli[2];
+	struct pair *p = begun_pair(&slots[1], cli);
+	char buf[16];
+	uint32_t no = lend(&slots[1], 0);
+
+	(void)state;
+	assert_int_equal(send(cli[0], "abcdefghij", 10, 0), 10);
+	exactly(p->fd[0], buf, 10);
+	assert_int_equal(send(p->fd[1], buf, 7, 0), 7);
+	assert_int_equal(write(pipes_get(slots[1].pipes, no), buf + 7, 3), 3);
+	*seat_of(&slots[1], 0) = (struct relay_seat){ .pair = p->id, .bytes_ab = 2 }; /* killed before it noted five */
+	journal(&slots[1], no, p->id, 0);
+	lose(&slots[1], false);
+	slots[1].room = 0;
+	hand_waiting(all);
+	assert_int_equal(p->state, PAIR_HANDING);
+	assert_int_equal(slots[0].last.bytes_ab, 7);
+	assert_int_equal(slots[0].last.flags, 0);
+	/* a byte that nobody accounts for */
+	lose(&slots[0], false);
+	assert_int_equal(send(p->fd[1], buf, 1, 0), 1);
+	slots[0].room = 0;
+	slots[1].room = 1000;
+	hand_waiting(all);
+	assert_int_equal(slots[1].last.flags, RELAY_UNSURE);
+	assert_int_equal(p->flags, 0);
+	close(cli[0]);
+	close(cli[1]);
+}
+
 /* --- poison --- */
 
 /* Its worker dies, and the next one has it. True: it lives on. */
@@ -681,6 +840,8 @@ main(void)
 		T(pipes_are_checked),
 		T(two_pipes_of_one_direction),
 		T(handed_but_not_begun),
+		cmocka_unit_test(copies_are_told_apart),
+		T(handed_with_exact_sums),
 		T(poison_ends_at_the_fifth_crash),
 		cmocka_unit_test(poison_is_nothing_else),
 		T(waits_for_sixty_seconds),

@@ -78,9 +78,10 @@ spawn(int table_fd, rlim_t fds)
 	m.stats = mmap(NULL, sizeof(*m.stats), PROT_READ, MAP_SHARED, stats, 0);
 	assert_int_equal(ftruncate(ledger, (off_t)LEDGER_SIZE), 0);
 	m.ledger = mmap(NULL, LEDGER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, ledger, 0);
-	*m.ledger = (struct worker_ledger){
-		.magic = WORKER_LEDGER_MAGIC, .version = 1, .n_pipes = FIXTURE_PIPES, .n_seats = FIXTURE_SEATS
-	};
+	*m.ledger = (struct worker_ledger){ .magic = WORKER_LEDGER_MAGIC,
+		.version = WORKER_LEDGER_VERSION,
+		.n_pipes = FIXTURE_PIPES,
+		.n_seats = FIXTURE_SEATS };
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
 	m.pid = fork();
 	assert_true(m.pid >= 0);

@@ -43,22 +43,25 @@ _Static_assert(offsetof(struct worker_stats, heartbeat_ns) == 16, "docs/shm.md")
 _Static_assert(offsetof(struct worker_stats, refused) == 72, "docs/shm.md");
 _Static_assert(sizeof(struct worker_stats) == 464, "docs/shm.md");
 
-#define WORKER_LEDGER_MAGIC 0x48504c31u /* "HPL1" */
+#define WORKER_LEDGER_MAGIC   0x48504c31u /* "HPL1" */
+#define WORKER_LEDGER_VERSION 2u
 
 /* docs/shm.md. What the worker's relay engine is doing, for who goes on with its pairs after its death. The master
  * fills in the head and never writes again; `turn` and all that follows is the worker's, in plain 64-bit stores. */
 struct worker_ledger {
 	uint32_t magic;
-	uint32_t version;    /* 1 */
+	uint32_t version;    /* WORKER_LEDGER_VERSION */
 	uint32_t n_pipes;    /* pipe numbers are below this */
 	uint32_t n_seats;    /* seats, for most pairs at once */
 	uint64_t turn;       /* the pair whose turn is in progress; 0 between turns */
 	uint64_t used_seats; /* seats from this one on were never taken */
 	uint64_t reserved[4];
-	/* uint64_t pipes[n_pipes], then struct relay_seat seats[n_seats] */
+	struct relay_copy copy; /* the one small message that is in user memory now */
+				/* uint64_t pipes[n_pipes], then struct relay_seat seats[n_seats] */
 };
 _Static_assert(offsetof(struct worker_ledger, turn) == 16, "docs/shm.md");
-_Static_assert(sizeof(struct worker_ledger) == 64, "docs/shm.md");
+_Static_assert(offsetof(struct worker_ledger, copy) == 64, "docs/shm.md");
+_Static_assert(sizeof(struct worker_ledger) == 4176, "docs/shm.md");
 _Static_assert(sizeof(struct relay_seat) == 32 && offsetof(struct relay_seat, flags) == 24, "docs/shm.md");
 
 /* The limits of both numbers keep sums of sizes from overflowing. */

@@ -6,7 +6,8 @@
  * A pair is a bundle of descriptors: two sockets, and pipes with what they
  * hold. Who keeps duplicates of all of them and reads the engine's ledger can
  * let another engine go on when this one's process was killed: no byte is lost,
- * since payload is never in user memory (except where a seat says BUFFERED).
+ * since payload is in pipes, or in the ledger's copy place (relay_rest()), except
+ * where a seat says BUFFERED.
  *
  *      process 1                      the keeper                    process 2
  *      relay_pair_new()    ledger     duplicates of                 relay_pair_adopt()
@@ -36,6 +37,7 @@ struct relay_pair;
 #define RELAY_BUFFERED_AB        (1u << 4) /* payload from a is, or is about to be, in user memory: it dies with the process */
 #define RELAY_BUFFERED_BA        (1u << 5)
 #define RELAY_OVER               (1u << 6) /* ended for the reason RELAY_OVER_REASON(); its sockets may not be shut or reset yet */
+#define RELAY_UNSURE             (1u << 7) /* relay_rest() may not be asked about it: its small messages are spliced, too */
 #define RELAY_OVER_REASON(flags) ((enum end_reason)((flags) >> 16))
 
 /* One pair, written by its engine alone with plain atomic stores. */
@@ -48,6 +50,17 @@ struct relay_seat {
 };
 _Static_assert(sizeof(struct relay_seat) == 32, "docs/shm.md");
 
+/* A small message on its way through user memory (copy_small). Stored in this order, each before what comes behind it:
+ * len 0, owner, recv() into data, len, send(), what is left into a pipe, owner 0. */
+#define RELAY_COPY_MAX 4096
+struct relay_copy {
+	uint64_t owner; /* pair << 1 | direction; 0: nothing is here */
+	uint32_t len;   /* 0: recv() has not come back, or nobody could say so any more */
+	uint32_t reserved;
+	uint8_t data[RELAY_COPY_MAX];
+};
+_Static_assert(sizeof(struct relay_copy) == 16 + RELAY_COPY_MAX, "docs/shm.md");
+
 /* Where an engine writes down what it does, so that somebody can go on after it was killed. Ids are below
  * 2^63 and never 0. All pointers are borrowed until relay_free(). `turn` NULL: the engine uses private memory. */
 struct relay_ledger {
@@ -56,6 +69,7 @@ struct relay_ledger {
 	struct relay_seat *seats;
 	uint32_t n_pipes, n_seats; /* pipe numbers are below n_pipes; no more than n_seats pairs at once */
 	uint64_t *used_seats;      /* seats from this one on were never taken */
+	struct relay_copy *copy;
 };
 
 /* --- an engine ------------------------------------------------------------- */
@@ -65,8 +79,8 @@ struct relay_conf {
 	size_t pipe_size; /* bytes asked for with F_SETPIPE_SZ; falls back when not permitted */
 	size_t max_pipes; /* pool: idle pipes kept for good; more are closed when nobody used them for some seconds */
 	bool copy_mode;   /* read and write through a buffer instead of splice */
-	/* Small messages are read and sent through user memory, which costs less than two splices. It gives up that a
-	 * killed process costs no byte: its pair whose turn was in progress may be BUFFERED then, and cannot go on. */
+	/* Messages below RELAY_COPY_MAX are read and sent through the ledger's copy place, which costs less than two
+	 * splices. Where there is no pipe for what may be left they are spliced. */
 	bool copy_small;
 	bool makes_pipes;           /* pipes are made here. False: they come by relay_pipe_give() */
 	struct relay_ledger ledger; /* all zero: private memory */
@@ -139,6 +153,25 @@ struct relay_bundle {
  * then they are closed without a trace on the wire, as long as somebody else holds duplicates. A pipe that is
  * empty after all goes to the pool. 0, -EINVAL (OVER, BUFFERED, an id or a pipe that is in use), -ENOSPC (no free seat), -errno. */
 int relay_pair_adopt(struct relay *, const struct relay_bundle *) ATTR_MUST_USE;
+
+/* --- for who goes on after a killed engine ----------------------------------- */
+
+/* One direction, by its two sockets, which nobody else reads or writes now. `skip`: bytes that were read from
+ * `from_fd` before it was joined. *ret_written: put into `to_fd` since it was accepted; *ret_between: read and not written.
+ * 0, -ENOTCONN (to_fd is closed), -EPROTO (more was written than read), or as tcpsum.h says. */
+int relay_flow(int from_fd, int to_fd, uint64_t skip, uint64_t *ret_written, uint64_t *ret_between) ATTR_MUST_USE;
+
+struct relay_rest_of {
+	int from_fd, to_fd;
+	uint64_t skip;      /* as above */
+	uint64_t delivered; /* as its seat has it, exactly so before this message */
+	size_t piped;       /* bytes in the direction's pipe */
+};
+
+/* What was left of the message in a dead engine's copy place, whose owner is this direction: *ret_len bytes at *ret, which
+ * points into it; 0: nothing, or it is in the pipe. -EPROTO: the numbers do not fit together, nobody knows; -errno. */
+int
+relay_rest(const struct relay_copy *, const struct relay_rest_of *, const uint8_t **ret, size_t *ret_len) ATTR_MUST_USE;
 
 /* Gives up a living pair, without on_end: our descriptors are closed without a trace on the wire, which needs
  * somebody else to hold duplicates; its seat is left (holds_seats: kept), pipes with bytes stay journaled until

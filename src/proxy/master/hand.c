@@ -11,7 +11,10 @@
  *  4. A pair that waits for WAIT_MS ends with worker_lost.
  *  5. A worker that drains keeps each pair until another one has room for it, and
  *     those whose bytes are in its memory until they are not, or end.
- *  6. Levelling moves a pair only where it evens out what differs much, so it
+ *  6. A pair is handed over with what its sockets say was delivered, and as UNSURE
+ *     where the bytes between them are not those in its pipes: then nobody may ask
+ *     that later about a small message (rescue.c).
+ *  7. Levelling moves a pair only where it evens out what differs much, so it
  *     comes to rest.
  *
  * Not here: how pairs come to wait (meet.c, rescue.c).
@@ -21,6 +24,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "hyper/base/bug.h"
 #include "hyper/base/clock.h"
@@ -61,6 +65,27 @@ load_for(struct pairs *all, const struct pair *p, int64_t now_ms)
 	return best;
 }
 
+/* A worker that was killed between a write and its note of it left that out of `bytes`. False: what was read from its
+ * one socket and not written to the other is not what its pipe holds. */
+static bool
+dir_adds_up(struct pair *p, int dir)
+{
+	uint64_t written = 0, between = 0;
+	int piped = 0, rc;
+
+	if (p->flags & (dir == 0 ? RELAY_EOF_AB : RELAY_EOF_BA))
+		return true;
+	rc = relay_flow(p->fd[dir], p->fd[!dir], TOKEN_LEN, &written, &between);
+	if (rc == -ENOTCONN)
+		return true; /* nothing can be written to it any more: the pair is about to end */
+	if (p->pipe_fd[dir] >= 0 && ioctl(p->pipe_fd[dir], FIONREAD, &piped) < 0)
+		return false;
+	if (rc < 0 || between != (uint64_t)piped)
+		return false;
+	p->bytes[dir] = written;
+	return true;
+}
+
 static void
 post_part(struct slot *s, const struct pair *p, enum chan_part part, uint32_t pipe, int fd)
 {
@@ -72,15 +97,15 @@ post_part(struct slot *s, const struct pair *p, enum chan_part part, uint32_t pi
 static void
 hand_pair(struct pairs *all, struct pair *p, struct slot *s)
 {
-	struct chan_msg m = { .type = CHAN_RESUME,
-		.pair = p->id,
-		.flags = p->flags,
-		.bytes_ab = p->bytes[0],
-		.bytes_ba = p->bytes[1],
-		.suspect = p->suspect };
+	struct chan_msg m = { .type = CHAN_RESUME, .pair = p->id, .flags = p->flags, .suspect = p->suspect };
 	int i, fd, rc;
 
 	p->is_new = false;
+	for (i = 0; i < 2; i++)
+		if (!dir_adds_up(p, i))
+			m.flags |= RELAY_UNSURE;
+	m.bytes_ab = p->bytes[0];
+	m.bytes_ba = p->bytes[1];
 	pairing_enter(all, p, PAIR_HANDING, s, "adopt");
 	post_part(s, p, CHAN_PART_SOCKET_A, 0, p->fd[0]);
 	post_part(s, p, CHAN_PART_SOCKET_B, 0, p->fd[1]);
@@ -100,7 +125,7 @@ hand_pair(struct pairs *all, struct pair *p, struct slot *s)
 	slot_post(s, &m, -1);
 	log_info("resume",
 	    "pair=%" PRIu64 " session=%s worker=%u flags=%x bytes_ab=%" PRIu64 " bytes_ba=%" PRIu64 " ms=%" PRId64,
-	    p->id, p->session, slot_no(s), p->flags, p->bytes[0], p->bytes[1], clock_now_ms() - p->waits_ms);
+	    p->id, p->session, slot_no(s), m.flags, p->bytes[0], p->bytes[1], clock_now_ms() - p->waits_ms);
 }
 
 void

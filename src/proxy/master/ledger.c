@@ -29,9 +29,10 @@ struct ledger {
 static int
 ledger_make(struct ledger *l, int fd)
 {
-	struct worker_ledger head = {
-		.magic = WORKER_LEDGER_MAGIC, .version = 1, .n_pipes = l->n_pipes, .n_seats = l->n_seats
-	};
+	struct worker_ledger head = { .magic = WORKER_LEDGER_MAGIC,
+		.version = WORKER_LEDGER_VERSION,
+		.n_pipes = l->n_pipes,
+		.n_seats = l->n_seats };
 	size_t size = worker_ledger_size(l->n_pipes, l->n_seats);
 	void *map;
 
@@ -87,6 +88,12 @@ uint64_t
 ledger_entry(const struct ledger *l, uint32_t no)
 {
 	return no < l->n_pipes ? __atomic_load_n(&worker_ledger_pipes(l->map)[no], __ATOMIC_ACQUIRE) : 0;
+}
+
+const struct relay_copy *
+ledger_copy(const struct ledger *l)
+{
+	return &l->map->copy;
 }
 
 bool

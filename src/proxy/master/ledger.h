@@ -20,6 +20,8 @@ void ledger_free(struct ledger *);
 uint64_t ledger_turn(const struct ledger *);
 /* What pipe `no` holds: 0 or pair << 1 | direction. 0 for a number that does not exist. */
 uint64_t ledger_entry(const struct ledger *, uint32_t no);
+/* The message that its worker had in its hands. */
+const struct relay_copy *ledger_copy(const struct ledger *);
 /* Seat i; false when it is free. */
 bool ledger_seat(const struct ledger *, uint32_t i, struct relay_seat *ret);
 /* Those below this one were taken some time; to look at others would only make memory of them. */

@@ -2,6 +2,8 @@
  *
  *      seat says OVER        the end it was about to have, with its reason
  *      seat says BUFFERED    bytes died with the worker: worker_lost, both peers reset
+ *      its small message's     the rest is told from the sockets' counters and put into a pipe (relay_rest());
+ *      turn was in progress    where they do not fit together, worker_lost: nobody may get a wrong byte
  *      it killed RESCUE_CRASHES workers in a row: likewise
  *      else                  WAITING: another worker goes on, with the pipes that hold bytes
  *
@@ -19,11 +21,15 @@
  */
 #include "proxy/master/rescue.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "hyper/base/clock.h"
+#include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 #include "hyper/wire/chanmsg.h"
 #include "proxy/master/ledger.h"
@@ -92,6 +98,77 @@ read_pipes(struct pairs *all, struct slot *s)
 		if (p && (p->was_seen || p->state != PAIR_HANDING))
 			take_pipe(all, p, (int)(entry & 1), pipes, no);
 	}
+}
+
+/* An empty pipe that the dead worker had, or a new one: -1. */
+static int
+empty_pipe(struct pipes *pipes)
+{
+	int bytes, fd;
+
+	for (uint32_t no = 0; no < pipes_made(pipes); no++)
+		if (pipes_get(pipes, no) >= 0 && ioctl(pipes_get(pipes, no), FIONREAD, &bytes) == 0 && bytes == 0)
+			return pipes_take(pipes, no);
+	fd = relay_pipe_open(0);
+	return fd < 0 ? -1 : fd;
+}
+
+/* What is left goes where the next worker finds it, all at once. */
+static bool
+keep_rest(struct pairs *all, struct pair *p, int dir, const uint8_t *rest, size_t len)
+{
+	int fd = empty_pipe(slot_pipes(p->slot));
+
+	if (fd < 0 || write(fd, rest, len) != (ssize_t)len) {
+		fd_close(&fd);
+		return false;
+	}
+	p->pipe_fd[dir] = fd;
+	all->loose_pipes++;
+	return true;
+}
+
+static bool
+rescue_copy(struct pairs *all, struct pair *p, int dir, const struct relay_copy *c)
+{
+	struct relay_rest_of of = {
+		.from_fd = p->fd[dir], .to_fd = p->fd[!dir], .skip = TOKEN_LEN, .delivered = p->bytes[dir]
+	};
+	const uint8_t *rest = NULL;
+	size_t len = 0;
+	int piped = 0, rc = 0;
+
+	if (p->pipe_fd[dir] >= 0 && ioctl(p->pipe_fd[dir], FIONREAD, &piped) < 0)
+		rc = -errno;
+	of.piped = (size_t)piped;
+	if (rc == 0)
+		rc = relay_rest(c, &of, &rest, &len);
+	if (rc == 0 && len > 0 && !keep_rest(all, p, dir, rest, len))
+		rc = -ENOBUFS;
+	if (rc < 0)
+		log_error("copy",
+		    "pair=%" PRIu64 " session=%s dir=%d err=\"%s\" why=\"what is left of a message is unknown\"", p->id,
+		    p->session, dir, strerror(-rc));
+	else
+		log_info(
+		    "copy", "pair=%" PRIu64 " session=%s dir=%d rest=%zu piped=%d", p->id, p->session, dir, len, piped);
+	return rc == 0;
+}
+
+/* The one message that was in the worker's hands, if the rest of the ledger says so too. */
+static void
+read_copy(struct pairs *all, struct slot *s, uint64_t turn)
+{
+	const struct relay_copy *c = ledger_copy(slot_ledger(s));
+	uint64_t owner = __atomic_load_n(&c->owner, __ATOMIC_ACQUIRE);
+	struct pair *p = pair_of(all, s, owner >> 1);
+	int dir = (int)(owner & 1);
+	uint32_t not_with = RELAY_UNSURE | (dir == 0 ? RELAY_EOF_AB : RELAY_EOF_BA);
+
+	if (!p || !p->was_seen || p->flags & (RELAY_OVER | RELAY_BUFFERED_AB | RELAY_BUFFERED_BA))
+		return;
+	if (p->id != turn || p->flags & not_with || !rescue_copy(all, p, dir, c))
+		p->flags |= RELAY_BUFFERED_AB;
 }
 
 /* Has this pair killed one worker too many? */
@@ -169,6 +246,7 @@ rescue_pairs(struct pairs *all, struct slot *s, bool crashed)
 
 	read_seats(all, s);
 	read_pipes(all, s);
+	read_copy(all, s, turn);
 	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
 		while ((p = TAILQ_FIRST(&l->of_state[states[i]])))
 			rescue_pair(all, p, turn, crashed);

@@ -68,7 +68,7 @@ lent_init(struct worker *w)
 	l = map;
 	w->n_pipes = l->n_pipes;
 	w->n_seats = l->n_seats;
-	if (l->magic != WORKER_LEDGER_MAGIC || l->version != 1 || w->n_pipes == 0 ||
+	if (l->magic != WORKER_LEDGER_MAGIC || l->version != WORKER_LEDGER_VERSION || w->n_pipes == 0 ||
 	    w->n_pipes > WORKER_LEDGER_PIPES_MAX || w->n_seats == 0 || w->n_seats > WORKER_LEDGER_SEATS_MAX ||
 	    worker_ledger_size(w->n_pipes, w->n_seats) != (size_t)st.st_size) {
 		munmap(map, (size_t)st.st_size);
@@ -87,6 +87,7 @@ lent_ledger(const struct worker *w)
 	return (struct relay_ledger){
 		.turn = &w->ledger->turn,
 		.used_seats = &w->ledger->used_seats,
+		.copy = &w->ledger->copy,
 		.pipes = worker_ledger_pipes(w->ledger),
 		.seats = worker_ledger_seats(w->ledger, w->n_pipes),
 		.n_pipes = w->n_pipes,
