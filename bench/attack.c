@@ -28,7 +28,6 @@
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
 
-#define TOKEN   32
 #define TURN_MS 5
 #define FIRST   8192 /* bytes */
 #define HTTP_N  16   /* of an operator's server */

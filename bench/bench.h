@@ -15,6 +15,8 @@
 
 #include "hyper/base/attr.h"
 
+#define TOKEN 32 /* bytes */
+
 #define NS_PER_S  1000000000LL
 #define NS_PER_MS 1000000LL
 #define PIDS_MAX  16
@@ -130,6 +132,11 @@ struct http *http_new(int ep, int fd, SSL_CTX *ctx, bool is_client);
 void http_free(struct http *);
 void http_request(struct http *, const char *host, const char *body);
 void http_answer(struct http *, const char *body);
+
+/* plane.c: the token in a request or an answer. */
+void plane_token(const char *body, uint8_t ret[TOKEN]);
+/* plane.c: "yes" to the proxy's request, under its id. */
+void plane_confirm(struct http *, const char *body);
 SSL_CTX *http_ctx(const struct conf *, bool is_server);
 
 /* --- broker.c: plays A, B and the proxy's hyper --- */

@@ -21,11 +21,9 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include "hyper/base/bytes.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
 
-#define TOKEN    32
 #define STUCK_MS 10000
 
 struct engine;
@@ -244,19 +242,6 @@ slot_begin(struct slot *s)
 /* --- control plane --- */
 
 static void
-token_of(const char *body, uint8_t ret[TOKEN])
-{
-	const char *p = strstr(body, "\"token\":\"");
-	char text[45];
-
-	if (!p)
-		bench_die("no token in: %.400s", body);
-	snprintf(text, sizeof(text), "%.44s", p + 9);
-	if (base64_decode(text, ret, TOKEN) != TOKEN)
-		bench_die("a bad token in: %.400s", body);
-}
-
-static void
 on_answer(struct http *h, char *body, size_t len)
 {
 	struct slot *s = h->arg;
@@ -264,7 +249,7 @@ on_answer(struct http *h, char *body, size_t len)
 	uint8_t token[TOKEN];
 
 	(void)len;
-	token_of(body, token);
+	plane_token(body, token);
 	if (!e->is_issuing) {
 		dial_a(s, token);
 		return;
@@ -273,24 +258,17 @@ on_answer(struct http *h, char *body, size_t len)
 	slot_start(s);
 }
 
-/* Last member of the request: its id, which is ours to give back. */
 static void
 on_told(struct http *h, char *body, size_t len)
 {
 	struct engine *e = h->arg;
 	uint8_t token[TOKEN];
-	char answer[256], *id = NULL;
 
 	(void)len;
-	token_of(body, token);
-	for (char *p = body; (p = strstr(p, "\"id\":")) != NULL; p++)
-		id = p;
-	if (!id)
-		bench_die("no id in: %.400s", body);
+	plane_token(body, token);
 	if (!e->is_issuing && !strstr(body, "\"name\":\"" ATTACKER "\""))
 		dial_b(e, token);
-	snprintf(answer, sizeof(answer), "{\"jsonrpc\":\"2.0\",\"result\":{},%.180s", id);
-	http_answer(h, answer);
+	plane_confirm(h, body);
 }
 
 static void

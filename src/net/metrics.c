@@ -52,6 +52,13 @@ metrics_real(struct evbuffer *out, const struct metrics_family *f, const char *l
 }
 
 void
+metrics_one(struct evbuffer *out, const struct metrics_family *f, uint64_t value)
+{
+	metrics_begin(out, f);
+	metrics_uint(out, f, NULL, value);
+}
+
+void
 metrics_label(char *ret, size_t cap, const char *name, const char *value)
 {
 	size_t n = (size_t)snprintf(ret, cap, "%s=\"", name);
@@ -129,14 +136,11 @@ metrics_process(struct evbuffer *out, const char *program)
 	metrics_uint(out, &build, labels, 1);
 	metrics_begin(out, &start);
 	metrics_real(out, &start, NULL, started);
-	metrics_begin(out, &fds_open);
-	metrics_uint(out, &fds_open, NULL, fd_count());
+	metrics_one(out, &fds_open, fd_count());
 	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
 		metrics_begin(out, &fds_limit);
 		metrics_uint(out, &fds_limit, NULL, (uint64_t)rl.rlim_cur);
 	}
-	metrics_begin(out, &dropped);
-	metrics_uint(out, &dropped, NULL, log_dropped());
-	metrics_begin(out, &probed);
-	metrics_uint(out, &probed, NULL, probes);
+	metrics_one(out, &dropped, log_dropped());
+	metrics_one(out, &probed, probes);
 }

@@ -133,8 +133,6 @@ reload_metrics(struct evbuffer *out)
 	static const struct metrics_family total = { "hyper_config_reloads_total", METRICS_COUNTER,
 		"Reloads of settings, successful or not." };
 
-	metrics_begin(out, &ok);
-	metrics_uint(out, &ok, NULL, !has_failed);
-	metrics_begin(out, &total);
-	metrics_uint(out, &total, NULL, n_reloads);
+	metrics_one(out, &ok, !has_failed);
+	metrics_one(out, &total, n_reloads);
 }

@@ -85,17 +85,14 @@ metrics(struct evbuffer *out, void *arg)
 	struct sd_show *s = arg;
 	char label[64];
 
-	metrics_begin(out, &records);
-	metrics_uint(out, &records, NULL, book_length(s->book));
-	metrics_begin(out, &bytes);
-	metrics_uint(out, &bytes, NULL, book_bytes(s->book));
+	metrics_one(out, &records, book_length(s->book));
+	metrics_one(out, &bytes, book_bytes(s->book));
 	metrics_begin(out, &requests);
 	for (size_t i = 0; i < API_METHODS; i++) {
 		metrics_label(label, sizeof(label), "method", api_method_name(i));
 		metrics_uint(out, &requests, label, s->calls[i]);
 	}
-	metrics_begin(out, &poisoned);
-	metrics_uint(out, &poisoned, NULL, book_is_poisoned(s->book));
+	metrics_one(out, &poisoned, book_is_poisoned(s->book));
 	reload_metrics(out);
 	certs_metrics(out, s->conf->rpc_server->tls);
 }

@@ -212,13 +212,6 @@ FAMILIES(X)
 #undef X
 
 static void
-put(struct evbuffer *out, const struct metrics_family *f, uint64_t value)
-{
-	metrics_begin(out, f);
-	metrics_uint(out, f, NULL, value);
-}
-
-static void
 put_calls(struct evbuffer *out)
 {
 	const struct counts *c = counts_get();
@@ -274,16 +267,16 @@ metrics(struct evbuffer *out, void *arg)
 	const struct conf_tls *tls[CERTS_MAX];
 
 	put_calls(out);
-	put(out, &f_in_flight, broker_in_flight(s->broker));
-	put(out, &f_in_flight_limit, s->conf->max_in_flight);
-	put(out, &f_in_flight_bytes, broker_bytes(s->broker));
+	metrics_one(out, &f_in_flight, broker_in_flight(s->broker));
+	metrics_one(out, &f_in_flight_limit, s->conf->max_in_flight);
+	metrics_one(out, &f_in_flight_bytes, broker_bytes(s->broker));
 	put_connections(out, s);
-	put(out, &f_entries, json_object_size(directory_all(s->dir)));
+	metrics_one(out, &f_entries, json_object_size(directory_all(s->dir)));
 	if (directory_state(s->dir) != DIRECTORY_EMPTY) {
 		metrics_begin(out, &f_age);
 		metrics_real(out, &f_age, NULL, directory_age_s(s));
 	}
-	put(out, &f_draining, s->state != SERVER_SERVING);
+	metrics_one(out, &f_draining, s->state != SERVER_SERVING);
 	reload_metrics(out);
 	certs_metrics_of(out, tls, certificates(s, tls));
 }

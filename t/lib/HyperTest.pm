@@ -10,6 +10,7 @@ use Exporter 'import';
 use Fcntl qw(:flock);
 use File::Path qw(make_path);
 use File::Temp ();
+use IO::Socket qw(SOL_SOCKET SO_LINGER);
 use IO::Socket::INET ();
 use IO::Socket::IP ();
 use JSON::PP ();
@@ -19,6 +20,7 @@ use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(tmp build source certs free_port write_file read_file start wait_until curl rpc json_text json_value
     connect_to read_exactly read_to_end fds_of children_of rss_of hyper_done slow_factor program run_program);
+our @EXPORT_OK = qw(send_all reset_socket);
 
 my ($tmp, @daemons);
 my $main_pid = $$;
@@ -191,6 +193,21 @@ sub connect_to {
 	$sock->blocking(1);
 	binmode $sock;
 	return $sock;
+}
+
+# Ends it with a reset.
+sub reset_socket { my ($s) = @_; setsockopt($s, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0)) or die $!; close $s; return }
+
+# Writes all; fewer bytes when the peer is gone.
+sub send_all {
+	my ($s, $data) = @_;
+	my $off = 0;
+	while ($off < length $data) {
+		my $n = syswrite $s, $data, length($data) - $off, $off;
+		return $off if !defined $n;
+		$off += $n;
+	}
+	return $off;
 }
 
 # True when there is something to read before the end (a time).

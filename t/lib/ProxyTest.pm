@@ -12,8 +12,7 @@ package ProxyTest;
 use strict;
 use warnings;
 use Exporter 'import';
-use HyperTest;
-use IO::Socket qw(SOL_SOCKET SO_LINGER SHUT_WR);
+use HyperTest qw(:DEFAULT send_all reset_socket);
 use IO::Socket::IP ();
 use MIME::Base64 qw(decode_base64);
 use POSIX ();
@@ -286,19 +285,6 @@ sub read_http {
 		last if !sysread $s, $data, 65536, length $data;
 	}
 	return ($data, '');
-}
-
-sub reset_socket { my ($s) = @_; setsockopt($s, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0)) or die $!; close $s; return }
-
-sub send_all {
-	my ($s, $data) = @_;
-	my $off = 0;
-	while ($off < length $data) {
-		my $n = syswrite $s, $data, length($data) - $off, $off;
-		return $off if !defined $n;
-		$off += $n;
-	}
-	return $off;
 }
 
 package ProxyTest::Ask;

@@ -3,8 +3,8 @@ package RelayTest;
 use strict;
 use warnings;
 use Exporter 'import';
-use HyperTest;
-use IO::Socket qw(SOL_SOCKET SO_LINGER SHUT_WR);
+use HyperTest qw(:DEFAULT send_all reset_socket);
+use IO::Socket qw(SHUT_WR);
 use Test::More;
 
 our @EXPORT = qw(both_modes pair end_of reset_socket half_close send_all pipes_of);
@@ -44,19 +44,7 @@ sub end_of {
 	return { map { split /=/ } split / /, $line };
 }
 
-sub reset_socket { my ($s) = @_; setsockopt($s, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0)) or die $!; close $s; return }
 sub half_close { my ($s) = @_; shutdown($s, SHUT_WR) or die "shutdown: $!"; return }
-
-sub send_all {
-	my ($s, $data) = @_;
-	my $off = 0;
-	while ($off < length $data) {
-		my $n = syswrite $s, $data, length($data) - $off, $off;
-		return $off if !defined $n;
-		$off += $n;
-	}
-	return $off;
-}
 
 # Pipe ends that a process has open.
 sub pipes_of { my ($d) = @_; my $p = $d->pid; return scalar grep { (readlink($_) // '') =~ /^pipe:/ } glob "/proc/$p/fd/*" }

@@ -69,10 +69,10 @@ authority_init(struct authority *a)
 	FILE *f;
 	int fd;
 
-	*a = (struct authority){ .path = "/tmp/test_records.XXXXXX" };
+	*a = (struct authority){ 0 };
 	a->key = EVP_EC_gen("P-256");
 	a->cert = issue(a, NULL, "critical,keyCertSign", NULL, a->key, 1000, 4000000000);
-	fd = mkstemp(a->path);
+	fd = mkstemp(unit_tmp(a->path, "test_records"));
 	assert_true(fd >= 0);
 	f = fdopen(fd, "w");
 	PEM_write_X509(f, a->cert);

@@ -9,13 +9,14 @@
 #include <openssl/x509.h>
 
 #include "hyper/directory/record.h"
+#include "unit_tmp.h"
 
 #define ADMIN "URI:iris-group://sd-admin,URI:iris-name://hd-1"
 
 struct authority {
 	EVP_PKEY *key;
 	X509 *cert;
-	char path[64]; /* of its certificate */
+	char path[UNIT_TMP_MAX]; /* of its certificate */
 	struct record_trust *trust;
 };
 

@@ -8,9 +8,9 @@
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 #include "pki.h"
+#include "unit_tmp.h"
 
-static char pki_dir[] = "/tmp/hyper-grpc-XXXXXX";
-static char other_dir[] = "/tmp/hyper-grpc-XXXXXX";
+static char pki_dir[UNIT_TMP_MAX], other_dir[UNIT_TMP_MAX];
 struct event_base *base;
 struct conf_tls server_tls, client_tls, bare_tls, other_tls;
 SSL_CTX *client_ctx;
@@ -291,10 +291,10 @@ group_setup(void **state)
 	(void)state;
 	signal(SIGPIPE, SIG_IGN); /* as daemon_new() does */
 	log_open("test_grpc", getenv("T_DEBUG") != NULL ? LOG_LVL_DEBUG : LOG_LVL_ERROR);
-	pki_open(pki_dir);
+	pki_open(unit_tmp(pki_dir, "hyper-grpc"));
 	pki_issue(pki_dir, "hd-1");
 	pki_issue(pki_dir, "hd-2");
-	pki_open(other_dir);
+	pki_open(unit_tmp(other_dir, "hyper-grpc"));
 	pki_issue(other_dir, "hd-1");
 	server_tls = pki_conf(pki_dir, "hd-2");
 	client_tls = pki_conf(pki_dir, "hd-1");

@@ -23,7 +23,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-#include "hyper/base/bytes.h"
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
 
@@ -53,19 +52,6 @@ is_ahead(void)
 }
 
 static void
-token_of(const char *body, uint8_t ret[TOKEN])
-{
-	const char *p = strstr(body, "\"token\":\"");
-	char text[45];
-
-	if (!p)
-		bench_die("no token in: %.400s", body);
-	snprintf(text, sizeof(text), "%.44s", p + 9);
-	if (base64_decode(text, ret, TOKEN) != TOKEN)
-		bench_die("a bad token in: %.400s", body);
-}
-
-static void
 ask(struct http *h, struct meeting *m)
 {
 	char body[1024];
@@ -89,7 +75,7 @@ on_answer(struct http *h, char *body, size_t len)
 	struct meeting *m = h->arg;
 
 	(void)len;
-	token_of(body, m->token);
+	plane_token(body, m->token);
 	h->arg = NULL;
 	load.n_tokens++;
 	if (is_ahead())
@@ -115,16 +101,10 @@ static void
 on_told(struct http *h, char *body, size_t len)
 {
 	struct meeting *m = meeting_of(body);
-	char answer[256], *id = NULL;
 
 	(void)len;
-	token_of(body, m->token);
-	for (char *p = body; (p = strstr(p, "\"id\":")) != NULL; p++)
-		id = p;
-	if (!id)
-		bench_die("no id in: %.400s", body);
-	snprintf(answer, sizeof(answer), "{\"jsonrpc\":\"2.0\",\"result\":{},%.180s", id);
-	http_answer(h, answer);
+	plane_token(body, m->token);
+	plane_confirm(h, body);
 	if (is_ahead())
 		return;
 	/* b first, or a, or both at once */

@@ -8,8 +8,6 @@
 
 #include "bench.h"
 
-#define TOKEN 32
-
 /* How a meeting's streams behave; pair_stream.c has the figures. */
 enum manner {
 	MANNER_BULK,    /* as fast as it goes, in bursts, both ways */

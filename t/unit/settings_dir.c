@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-char settings_dir[] = "/tmp/hyper-settings-XXXXXX";
+char settings_dir[UNIT_TMP_MAX];
 
 void
 settings_dir_put(const char *name, const char *text)
@@ -34,7 +34,7 @@ settings_dir_new(void **state)
 	char path[512];
 
 	(void)state;
-	if (!mkdtemp(settings_dir))
+	if (!mkdtemp(unit_tmp(settings_dir, "hyper-settings")))
 		return -1;
 	umask(022);
 	settings_dir_put("certs/ca.pem", "");

@@ -5,8 +5,9 @@
 #include <stddef.h>
 
 #include "hyper/settings/settings.h"
+#include "unit_tmp.h"
 
-extern char settings_dir[]; /* "/tmp/hyper-settings-XXXXXX" */
+extern char settings_dir[UNIT_TMP_MAX];
 
 /* cmocka's set-up and tear-down: makes and removes the folder with ca.pem, own.pem, own.key, open.key (0644). */
 int settings_dir_new(void **state);

@@ -22,6 +22,7 @@
 #include "hyper/base/attr.h"
 #include "hyper/base/fd.h"
 #include "hyper/wire/mpjson.h"
+#include "unit_tmp.h"
 
 static void
 test_round_trip(void **state)
@@ -168,15 +169,13 @@ raw_bytes(const char *path, const char *bytes, size_t len)
 static void
 test_socket(void **state)
 {
-	const char *folder = getenv("TMPDIR");
-	char dir[200], path[256], text[512], ready = 0;
+	char dir[UNIT_TMP_MAX], path[256], text[512], ready = 0;
 	struct stat st;
 	int pipe_fd[2], status;
 	pid_t server, waiter;
 
 	(void)state;
-	snprintf(dir, sizeof(dir), "%s/hyper-admin-XXXXXX", folder && strlen(folder) < 60 ? folder : "/tmp");
-	assert_non_null(mkdtemp(dir));
+	assert_non_null(mkdtemp(unit_tmp(dir, "hyper-admin")));
 	snprintf(path, sizeof(path), "%s/admin.sock", dir);
 	assert_int_equal(ask(path, "echo", 1000, text, sizeof(text)), -ENOENT);
 	assert_non_null(strstr(text, "is it running"));

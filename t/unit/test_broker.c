@@ -18,6 +18,7 @@
 #include "server/broker.h"
 #include "server/internal.h"
 #include "server/tokdial.h"
+#include "unit_tmp.h"
 
 #define ENTRY(name, section, data)                                                                                \
 	"{\"name\":\"" name "\",\"section\":\"" section "\",\"data\":" data ",\"created_at\":\"2026-01-01T00:00:" \
@@ -116,8 +117,8 @@ static int
 setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
-	char path[] = "/tmp/hyper-broker-XXXXXX", err[DIRECTORY_ERR_MAX] = "";
-	int fd = mkstemp(path);
+	char path[UNIT_TMP_MAX], err[DIRECTORY_ERR_MAX] = "";
+	int fd = mkstemp(unit_tmp(path, "hyper-broker"));
 
 	assert_int_equal(write(fd, records, sizeof(records) - 1), sizeof(records) - 1);
 	f->base = event_base_new();

@@ -21,6 +21,7 @@
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
 #include "hyper/base/notify.h"
+#include "unit_tmp.h"
 
 struct seen {
 	struct daemon *d;
@@ -148,7 +149,7 @@ describe(char ret[NOTIFY_STATUS_MAX], void *arg)
 static void
 test_ready(void **state)
 {
-	char dir[] = "/tmp/hyper-daemon-XXXXXX", name[64], want[128], what[32];
+	char dir[UNIT_TMP_MAX], name[UNIT_TMP_MAX + 8], want[128], what[32];
 	int fd, p[2], saved = dup(2);
 	ssize_t n;
 
@@ -156,7 +157,7 @@ test_ready(void **state)
 	assert_int_equal(pipe(p), 0);
 	dup2(p[1], 2);
 	log_open("prog", LOG_LVL_INFO);
-	assert_non_null(mkdtemp(dir));
+	assert_non_null(mkdtemp(unit_tmp(dir, "hyper-daemon")));
 	for (int is_abstract = 0; is_abstract < 2; is_abstract++) {
 		snprintf(name, sizeof(name), "%s%s/notify", is_abstract ? "@" : "", dir);
 		fd = manager_open(name);

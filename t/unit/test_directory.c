@@ -19,6 +19,7 @@
 #include "hyper/base/log.h"
 #include "hyper/net/rpcserver.h"
 #include "hyper/wire/json.h"
+#include "unit_tmp.h"
 
 /* An sd that serves whatever list it is given, and what a client of it needs. */
 struct world {
@@ -40,7 +41,7 @@ struct world {
 	/* client */
 	struct conf_rpc_client rpc;
 	struct conf_directory conf;
-	char url[96], store[80];
+	char url[96], store[UNIT_TMP_MAX + 8];
 	char *roots[1], *urls[1];
 	struct directory *dir;
 	unsigned changes, answers;
@@ -626,12 +627,12 @@ test_free_while_waiting(void **state)
 static void
 test_json(void **state)
 {
-	char dir[] = "/tmp/test_directory.XXXXXX", one[64], two[64], err[DIRECTORY_ERR_MAX];
+	char dir[UNIT_TMP_MAX], one[UNIT_TMP_MAX + 16], two[UNIT_TMP_MAX + 16], err[DIRECTORY_ERR_MAX];
 	struct world w;
 
 	(void)state;
 	world_init(&w);
-	assert_non_null(mkdtemp(dir));
+	assert_non_null(mkdtemp(unit_tmp(dir, "test_directory")));
 	snprintf(one, sizeof one, "%s/001.json", dir);
 	snprintf(two, sizeof two, "%s/002.json", dir);
 	w.conf = (struct conf_directory){

@@ -28,6 +28,7 @@
 #include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
 #include "hyper/base/log.h"
+#include "unit_tmp.h"
 
 static int saved_stderr;
 
@@ -476,7 +477,7 @@ test_addr(void **state)
 	assert_string_equal(text, "?");
 }
 
-static char dir[] = "/tmp/test_log.XXXXXX";
+static char dir[UNIT_TMP_MAX];
 
 static const char *
 path_of(const char *name)
@@ -725,7 +726,7 @@ main(void)
 	signal(SIGPIPE, SIG_IGN);
 	saved_stderr = fcntl(2, F_DUPFD_CLOEXEC, 3);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
-	if (!mkdtemp(dir))
+	if (!mkdtemp(unit_tmp(dir, "test_log")))
 		return 1;
 	rc = cmocka_run_group_tests(tests, NULL, NULL);
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)

@@ -20,8 +20,9 @@
 
 #include "hyper/base/fd.h"
 #include "hyper/net/tls.h"
+#include "unit_tmp.h"
 
-static char tmp[] = "/tmp/test_net_tls_XXXXXX";
+static char tmp[UNIT_TMP_MAX];
 
 static const char *
 cert(const char *file)
@@ -346,7 +347,7 @@ setup(void **state)
 	FILE *in, *out;
 
 	(void)state;
-	if (getenv("T_CERTS") == NULL || mkdtemp(tmp) == NULL)
+	if (getenv("T_CERTS") == NULL || mkdtemp(unit_tmp(tmp, "test_net_tls")) == NULL)
 		return -1;
 	copy(cert("hd-1.crt"), own("cert.key"), 0600);
 	copy(cert("hd-1.key"), own("all.key"), 0644);

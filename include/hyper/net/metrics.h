@@ -29,6 +29,9 @@ void metrics_begin(struct evbuffer *out, const struct metrics_family *);
 void metrics_uint(struct evbuffer *out, const struct metrics_family *, const char *labels, uint64_t value);
 void metrics_real(struct evbuffer *out, const struct metrics_family *, const char *labels, double value);
 
+/* A family of one sample without labels, whole. */
+void metrics_one(struct evbuffer *out, const struct metrics_family *, uint64_t value);
+
 /* NAME="value" with what Prometheus wants escaped: a version, a file name. Cut to `cap`. */
 void metrics_label(char *ret, size_t cap, const char *name, const char *value);
 

@@ -257,13 +257,6 @@ FAMILIES(X)
 #undef X
 
 static void
-put(struct evbuffer *out, const struct metrics_family *f, uint64_t value)
-{
-	metrics_begin(out, f);
-	metrics_uint(out, f, NULL, value);
-}
-
-static void
 put_reasons(struct evbuffer *out, const struct metrics_family *f, const char *label, const uint64_t *counts)
 {
 	char text[64];
@@ -290,9 +283,9 @@ put_quota(struct evbuffer *out, const struct quota *q)
 static void
 put_pairs(struct evbuffer *out, const struct view *v, const struct view_totals *t, const struct tally *c)
 {
-	put(out, &f_pairs_active, t->pairs);
-	put(out, &f_pairs_waiting, t->waiting);
-	put(out, &f_pairs_limit, v->max_pairs);
+	metrics_one(out, &f_pairs_active, t->pairs);
+	metrics_one(out, &f_pairs_waiting, t->waiting);
+	metrics_one(out, &f_pairs_limit, v->max_pairs);
 	put_reasons(out, &f_pairs_total, "end_reason", c->pairs);
 	put_reasons(out, &f_brokerings, "result", c->brokerings);
 	metrics_uint(out, &f_brokerings, "result=\"paired\"", c->brokerings[END_REASON_MAX]);
@@ -315,22 +308,22 @@ metrics(struct evbuffer *out, void *arg)
 
 	view_totals(v, &t);
 	put_pairs(out, v, &t, c);
-	put(out, &f_tokens, tokens.issued);
-	put(out, &f_parked, tokens.parked);
-	put(out, &f_tokens_limit, tokens.slots);
-	put(out, &f_accepted, t.accepted);
+	metrics_one(out, &f_tokens, tokens.issued);
+	metrics_one(out, &f_parked, tokens.parked);
+	metrics_one(out, &f_tokens_limit, tokens.slots);
+	metrics_one(out, &f_accepted, t.accepted);
 	put_reasons(out, &f_refused, "reason", t.refused);
-	put(out, &f_unauthenticated, t.unauthenticated);
-	put(out, &f_accept_errors, t.accept_errors);
-	put(out, &f_workers, t.serving);
-	put(out, &f_crashing, t.crashing);
-	put(out, &f_restarts, t.restarts);
-	put(out, &f_pipes, t.pipes);
+	metrics_one(out, &f_unauthenticated, t.unauthenticated);
+	metrics_one(out, &f_accept_errors, t.accept_errors);
+	metrics_one(out, &f_workers, t.serving);
+	metrics_one(out, &f_crashing, t.crashing);
+	metrics_one(out, &f_restarts, t.restarts);
+	metrics_one(out, &f_pipes, t.pipes);
 	put_quota(out, v->quota);
-	put(out, &f_reload_ok, !c->last_reload_failed);
-	put(out, &f_reloads, c->reloads);
-	put(out, &f_selftests, c->selftests);
-	put(out, &f_draining, strcmp(v->state, "draining") == 0 || strcmp(v->state, "stopping") == 0);
+	metrics_one(out, &f_reload_ok, !c->last_reload_failed);
+	metrics_one(out, &f_reloads, c->reloads);
+	metrics_one(out, &f_selftests, c->selftests);
+	metrics_one(out, &f_draining, strcmp(v->state, "draining") == 0 || strcmp(v->state, "stopping") == 0);
 	certs_metrics(out, v->conf->rpc_server->tls);
 }
 
