@@ -17,7 +17,7 @@ for my $case (
 	[ 'no parameters', {}, [ '_client', 'channel', 'to' ] ],
 	[ 'without _client', { to => 'hd-2', channel => 'grpc_server' }, ['_client'] ],
 	[ 'wrong types', { to => 7, channel => [], _client => 'hd-1' }, [ '_client', 'channel', 'to' ] ],
-	[ 'channel not grpc_server', { %with, channel => 'quic' }, ['channel'] ],
+	[ 'channel no word', { %with, channel => 'grpc"server' }, ['channel'] ],
 	[ 'not a name', { %with, to => 'hd 2; rm' }, ['to'] ],
 	[ '_client of two names', { %with, _client => { %{ client('hd-1') }, name => 'hd-3' } }, ['_client.entry.name'] ],
 	[ '_client without channels', { %with, _client => { name => 'hd-1', entry => { name => 'hd-1' } } }, ['_client.entry.channels'] ],
@@ -29,7 +29,16 @@ for my $case (
 	is_deeply([ sort keys %{ $r->{error}{data}{data} } ], $keys, "$name: names every fault");
 	is($r->{http}, 400, "$name: HTTP 400");
 }
-like($p->ask(params => { %with, channel => 'quic' })->answer->{error}{data}{data}{channel}, qr/grpc_server/, 'the error says which channel would do');
+like($p->ask(params => { %with, channel => '' })->answer->{error}{data}{data}{channel}, qr/like grpc_server/, 'the error says what would do');
+{
+	# which types there are is B's affair
+	my $ask = $p->ask(params => { %with, channel => 'quic' });
+	my $told = $p->told;
+	is($told->{params}{channel}, 'quic', 'another type of channel is passed on');
+	$told->answer({ error => { code => -100, message => 'no channel accepted the request', data => undef } });
+	my $e = $ask->answer->{error};
+	is_deeply([ @{$e}{qw(code message)} ], [ -100, 'no channel accepted the request' ], 'and so are the code and the text of the refusal');
+}
 
 # What is no JSON-RPC request of ours
 my $deep = sub { my $n = shift; return '{"jsonrpc":"2.0","method":"requestConnection","id":"1","params":{"to":' . '[' x $n . ']' x $n . '}}' };

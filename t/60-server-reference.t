@@ -26,7 +26,7 @@ is($a->{result}{params}{_client}{name}, 'hd-1', 'and knows who is calling');
 
 my ($asked) = said('call');
 is($asked->{call}{method}, 'public-proxy-1.ga.requestConnection', 'what P was asked: the method');
-like($asked->{call}{id}, qr/^public-proxy-1\.ga\.requestConnection\([0-9a-f]+\)$/, 'the id');
+like($asked->{call}{id}, qr/^public-proxy-1\.ga\.requestConnection\([0-9a-f]{16}\)$/, 'the id');
 is($asked->{call}{clientName}, 'hd-1', 'clientName');
 my $from = delete $asked->{call}{params}{_client};
 is_deeply([ $from->{name}, $from->{entry}{groups} ], [ 'hd-1', ['health-departments'] ], 'who asks, with its entry (7.1, row 2)');

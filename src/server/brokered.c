@@ -272,7 +272,7 @@ brokered_ask(struct brokered *b)
 	size_t len = strlen(b->proxy) + sizeof(".requestConnection");
 	int rc = -ENOMEM;
 
-	random_hex(16, inner);
+	random_hex(8, inner); /* protocol.md 7.1, row 2 */
 	method = malloc(len);
 	id = address_text(b->proxy, "requestConnection", inner);
 	in.params = json_pack("{s:s, s:s}", "to", b->target, "channel", "grpc_server");

@@ -211,7 +211,8 @@ add_word(json_t *data, const char *key, const char *word)
 		(void)json_object_set_new(data, key, json_string(word));
 }
 
-/* B's side said no, or could not be asked: code and data kept, the message names the step. */
+/* B's side said no: code and message are passed through (protocol.md 7.1), the data says the step. Or it could not be
+ * asked: the message names who. */
 static struct rpc_answer
 failure_of_backend(const struct ask *a, struct rpc_answer *got, enum end_reason *ret_reason)
 {
@@ -228,11 +229,9 @@ failure_of_backend(const struct ask *a, struct rpc_answer *got, enum end_reason 
 		add_word(data, "session", a->session->id);
 		add_word(data, "help", end_reason_advice(reason));
 	}
-	if (strstr(what, to))
-		return rpc_fail(code, data, "%s", what);
-	if (reason == END_NOT_CONNECTED || code == RPC_INTERNAL || code == RPC_DEADLINE)
+	if ((code == RPC_INTERNAL || code == RPC_DEADLINE) && !strstr(what, to))
 		return rpc_fail(code, data, "%s could not reach %s: %s", a->b->conf.name, to, what);
-	return rpc_fail(code, data, "%s was asked for a connection and did not agree: %s", to, what);
+	return rpc_fail(code, data, "%s", what);
 }
 
 void
