@@ -4,6 +4,7 @@ use strict;
 use warnings;
 use ChaosTest;
 use HyperTest;
+use IO::Socket::UNIX ();
 use ProxyTest;
 use Test::More;
 use Time::HiRes qw(sleep time); # lasts: see below
@@ -32,7 +33,8 @@ sub for_a_while {
 }
 
 
-my $p = storm_proxy(workers => 2, log_level => 'debug');
+my $admin = tmp() . '/admin.sock';
+my $p = storm_proxy(workers => 2, log_level => 'debug', outer => qq(admin_socket = "$admin";\n));
 my ($master, @workers) = ($p->{d}->pid, $p->worker_pids);
 
 # Under a load of long pairs and of short ones, one after the other. Afterwards new ones must meet again, at once.
@@ -69,6 +71,7 @@ SKIP: {
 		my $before = $p->{d}->count_log(qr/ info refused conn=\d+ worker=\d+ reason=busy/);
 		my $limit = take_descriptors($master);
 		my $s = connect_to($p->{rpc}); # waits in the listener's queue
+		my $asker = IO::Socket::UNIX->new(Peer => $admin) // die "$admin: $!"; # so does this one
 		my ($cpu) = for_a_while($pause, $master);
 		ok($cpu < 0.7, sprintf('a master without descriptors: it does not spin (%.2f of a CPU)', $cpu));
 		cmp_ok($p->{d}->count_log(qr/ info refused conn=\d+ worker=\d+ reason=busy/), '>', $before, 'a master without descriptors: who would be parked is refused: busy');
@@ -76,6 +79,7 @@ SKIP: {
 		ProxyTest::send_all($s, "POST /jsonrpc HTTP/1.1\r\nHost: p\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}");
 		my ($head) = ProxyTest::read_http($s, 10);
 		like($head, qr{^HTTP/1\.1 \d+}, 'a master without descriptors: the request that waited is answered afterwards');
+		is((run_program([ program('proxy'), 'status' ], env => { PROXY_SETTINGS => $p->{dir} }))[0], 0, 'a master without descriptors: the admin socket answers afterwards');
 		return sub { cmp_ok($_[0]{churn}{again}, '>', 0, 'a master without descriptors: the refused ones came again') };
 	});
 }

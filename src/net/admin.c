@@ -6,8 +6,9 @@
  *  1. Who connects is of our own user or root (SO_PEERCRED), whatever the modes
  *     of the folder permit.
  *  2. At most ADMIN_CONNS_MAX connections; one that has not asked within
- *     ASK_MS is closed.
- *  3. A call outlives its connection: the client may go, the answer then goes nowhere.
+ *     ASK_MS is closed, and one that has not taken its answer within ANSWER_MS.
+ *  3. Without descriptors accepting pauses for ACCEPT_PAUSE_MS instead of spinning.
+ *  4. A call outlives its connection: the client may go, the answer then goes nowhere.
  *
  * Not here: what the verbs do.
  */
@@ -35,8 +36,10 @@
 #include "hyper/wire/mpjson.h"
 #include "net/adminframe.h"
 
-#define ASK_MS       5000
-#define ACCEPT_BATCH 8
+#define ASK_MS          5000
+#define ANSWER_MS       5000
+#define ACCEPT_BATCH    8
+#define ACCEPT_PAUSE_MS 100
 
 struct admin_call {
 	struct admin *admin;
@@ -50,6 +53,7 @@ struct admin_call {
 struct admin {
 	struct event_base *base;
 	struct event *accept_ev;
+	struct event *resume_ev; /* pending while accepting is paused */
 	admin_on_call on_call;
 	void *arg;
 	int fd;
@@ -86,10 +90,12 @@ admin_error(const char *fmt, ...)
 void
 admin_answer(struct admin_call *c, json_t *answer)
 {
+	const struct timeval tv = { ANSWER_MS / 1000, ANSWER_MS % 1000 * 1000 };
 	uint8_t *data = NULL;
 	size_t len = 0;
 
-	if (!c->bev || !answer || mpjson_pack(answer, &data, &len) < 0 || len > ADMIN_FRAME_MAX) {
+	if (!c->bev || !answer || mpjson_pack(answer, &data, &len) < 0 || len > ADMIN_FRAME_MAX ||
+	    evtimer_add(c->deadline, &tv) < 0) {
 		json_decref(answer);
 		free(data);
 		call_free(c);
@@ -204,6 +210,27 @@ call_new(struct admin *a, int fd)
 		call_free(c);
 }
 
+/* The connection stays in the kernel's queue, and its event would come again at once. */
+static void
+accepting_pause(struct admin *a)
+{
+	const struct timeval tv = { 0, ACCEPT_PAUSE_MS * 1000 };
+
+	if (evtimer_add(a->resume_ev, &tv) == 0)
+		event_del(a->accept_ev);
+}
+
+static void
+on_resume(evutil_socket_t fd, short what, void *arg)
+{
+	struct admin *a = arg;
+
+	(void)fd;
+	(void)what;
+	if (event_add(a->accept_ev, NULL) < 0)
+		accepting_pause(a);
+}
+
 static void
 on_accept(evutil_socket_t listen_fd, short what, void *arg)
 {
@@ -214,6 +241,8 @@ on_accept(evutil_socket_t listen_fd, short what, void *arg)
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		int fd = fd_accept((int)listen_fd);
 
+		if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM)
+			accepting_pause(a);
 		if (fd < 0)
 			return; /* the next one wakes us again; the operator may ask again */
 		if (!may_ask(fd) || a->n_calls >= ADMIN_CONNS_MAX) {
@@ -232,8 +261,9 @@ on_accept(evutil_socket_t listen_fd, short what, void *arg)
 static bool
 is_served(const struct sockaddr_un *sun)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool is = fd >= 0 && connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) == 0;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* EAGAIN: its queue is full */
+	bool is = fd >= 0 && (connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) == 0 || errno == EAGAIN);
 
 	fd_close(&fd);
 	return is;
@@ -287,7 +317,8 @@ admin_new(struct event_base *base, const char *path, admin_on_call on_call, void
 	if (rc == 0) {
 		a->path = strdup(path);
 		a->accept_ev = event_new(base, a->fd, EV_READ | EV_PERSIST, on_accept, a);
-		if (!a->path || !a->accept_ev || event_add(a->accept_ev, NULL) < 0)
+		a->resume_ev = evtimer_new(base, on_resume, a);
+		if (!a->path || !a->accept_ev || !a->resume_ev || event_add(a->accept_ev, NULL) < 0)
 			rc = -ENOMEM;
 	}
 	if (rc < 0) {
@@ -324,6 +355,8 @@ admin_free(struct admin *a)
 	}
 	if (a->accept_ev)
 		event_free(a->accept_ev);
+	if (a->resume_ev)
+		event_free(a->resume_ev);
 	fd_close(&a->fd);
 	if (a->path && !a->keeps_file)
 		unlink(a->path);

@@ -100,8 +100,10 @@ static int
 send_all(int fd, struct evbuffer *out, int64_t until_ms)
 {
 	while (evbuffer_get_length(out) > 0) {
-		int n = evbuffer_write(out, fd);
+		ssize_t n = send(fd, evbuffer_pullup(out, -1), evbuffer_get_length(out), MSG_NOSIGNAL);
 
+		if (n > 0)
+			evbuffer_drain(out, (size_t)n);
 		if (n < 0 && errno != EAGAIN)
 			return -errno;
 		if (n < 0 && wait_for(fd, POLLOUT, until_ms) < 0)
@@ -125,24 +127,28 @@ receive_answer(int fd, struct evbuffer *in, int64_t until_ms, json_t **ret)
 	return rc < 0 ? rc : 0;
 }
 
+/* A server that stands still may have its queue full: then connect() says EAGAIN, and there is nothing to poll for. */
 static int
-connect_to(const char *path)
+connect_to(const char *path, int64_t until_ms)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
-	int fd, rc;
+	int fd, rc = 0;
 
 	if (strlen(path) >= sizeof(sun.sun_path))
 		return -ENAMETOOLONG;
 	memcpy(sun.sun_path, path, strlen(path) + 1);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
-	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0 || fd_set_nonblock(fd) < 0) {
-		rc = -errno;
-		fd_close(&fd);
-		return rc;
-	}
-	return fd;
+	do {
+		if (rc == -EAGAIN)
+			poll(NULL, 0, 20);
+		rc = connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0 ? -errno : 0;
+	} while (rc == -EINTR || (rc == -EAGAIN && clock_now_ms() < until_ms));
+	if (rc == 0)
+		return fd;
+	fd_close(&fd);
+	return rc == -EAGAIN ? -ETIMEDOUT : rc;
 }
 
 int
@@ -159,7 +165,7 @@ admin_ask(
 	if (!request || !buf || mpjson_pack(request, &data, &len) < 0)
 		goto out;
 	adminframe_put(buf, data, len);
-	rc = fd = connect_to(path);
+	rc = fd = connect_to(path, until_ms);
 	if (rc >= 0)
 		rc = send_all(fd, buf, until_ms);
 	if (rc >= 0)

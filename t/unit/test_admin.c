@@ -2,9 +2,11 @@
 #include "hyper/net/admin.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -13,6 +15,7 @@
 
 #include <event2/event.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -94,9 +97,13 @@ test_bombs(void **state)
 	assert_null(v);
 }
 
+#define BIG ((size_t)4 * 1024 * 1024) /* more than a socket holds */
+
 struct server {
 	struct event_base *base;
 	struct admin_call *waiting;
+	int turns;    /* of its loop */
+	int first_fd; /* the lowest free one before anybody came */
 };
 
 static void
@@ -106,7 +113,23 @@ on_call(struct admin_call *c, const char *verb, const json_t *args, void *arg)
 
 	if (strcmp(verb, "echo") == 0)
 		admin_answer(c, json_pack("{s:b, s:O}", "ok", 1, "args", args));
-	else if (strcmp(verb, "wait") == 0)
+	else if (strcmp(verb, "turns") == 0)
+		admin_answer(c, json_pack("{s:b, s:i}", "ok", 1, "turns", s->turns));
+	else if (strcmp(verb, "few") == 0) { /* from now on one connection at a time */
+		struct rlimit rl;
+
+		assert_int_equal(getrlimit(RLIMIT_NOFILE, &rl), 0);
+		rl.rlim_cur = (rlim_t)s->first_fd + 1;
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &rl), 0);
+		admin_answer(c, json_pack("{s:b}", "ok", 1));
+	} else if (strcmp(verb, "big") == 0) {
+		char *text = calloc(1, BIG + 1);
+
+		assert_non_null(text);
+		memset(text, 'x', BIG);
+		admin_answer(c, json_pack("{s:b, s:s}", "ok", 1, "text", text));
+		free(text);
+	} else if (strcmp(verb, "wait") == 0)
 		s->waiting = c;
 	else if (strcmp(verb, "go") == 0) {
 		if (s->waiting)
@@ -142,11 +165,19 @@ serve(const char *path, int ready_fd)
 	struct server s = { .base = event_base_new() };
 	char err[ADMIN_ERR_MAX];
 	struct admin *a = NULL;
-	int rc = admin_new(s.base, path, on_call, &s, &a, err);
+	int rc;
 
+	alarm(120);               /* a test that failed would leave it behind */
+	signal(SIGPIPE, SIG_IGN); /* as daemon.c does */
+	rc = admin_new(s.base, path, on_call, &s, &a, err);
+	s.first_fd = dup(0);
+	close(s.first_fd);
 	(void)!write(ready_fd, rc == 0 ? "1" : "0", 1);
 	if (rc == 0)
-		event_base_dispatch(s.base);
+		do {
+			event_base_loop(s.base, EVLOOP_ONCE);
+			s.turns++;
+		} while (!event_base_got_exit(s.base));
 	admin_free(a);
 	event_base_free(s.base);
 	_exit(rc == 0 ? 0 : 1);
@@ -164,6 +195,92 @@ raw_bytes(const char *path, const char *bytes, size_t len)
 	assert_int_equal(write(fd, bytes, len), (ssize_t)len);
 	assert_int_equal(read(fd, &c, 1), 0); /* closed without an answer */
 	fd_close(&fd);
+}
+
+/* The answer to one who comes again when refused (which is no SIGPIPE): others may not have gone yet. */
+static void
+answered(const char *path, const char *verb, char *ret, size_t cap)
+{
+	for (int tries = 0; ask(path, verb, 5000, ret, cap) != 0; tries++) {
+		if (tries > 600)
+			fail_msg("%s is not answered: %s", verb, ret);
+		usleep(50000);
+	}
+}
+
+/* Clients that ask and never read, as many as may be: they are closed, and then somebody else is answered. */
+static void
+unread_answers(const char *path)
+{
+	static const char ask_big[] = "\0\0\0\x10\x82\xa4verb\xa3"
+				      "big\xa4"
+				      "args\x80";
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd[ADMIN_CONNS_MAX];
+	char text[512];
+
+	memcpy(sun.sun_path, path, strlen(path) + 1);
+	for (size_t i = 0; i < ARRAY_LEN(fd); i++) {
+		fd[i] = socket(AF_UNIX, SOCK_STREAM, 0);
+		assert_int_equal(connect(fd[i], (struct sockaddr *)&sun, sizeof(sun)), 0);
+		(void)!send(fd[i], ask_big, sizeof(ask_big) - 1, MSG_NOSIGNAL);
+	}
+	answered(path, "echo", text, sizeof(text));
+	for (size_t i = 0; i < ARRAY_LEN(fd); i++)
+		fd_close(&fd[i]);
+}
+
+/* Connections that wait for a descriptor do not keep the loop turning. */
+static void
+no_descriptors(const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	char text[512];
+	int fd[4], turns;
+
+	memcpy(sun.sun_path, path, strlen(path) + 1);
+	answered(path, "few", text, sizeof(text));
+	answered(path, "turns", text, sizeof(text));
+	assert_int_equal(sscanf(text, "{\"ok\":true,\"turns\":%d}", &turns), 1);
+	turns = -turns;
+	for (size_t i = 0; i < ARRAY_LEN(fd); i++) {
+		fd[i] = socket(AF_UNIX, SOCK_STREAM, 0);
+		assert_int_equal(connect(fd[i], (struct sockaddr *)&sun, sizeof(sun)), 0);
+	}
+	assert_int_equal(ask(path, "echo", 500, text, sizeof(text)), -ETIMEDOUT);
+	for (size_t i = 0; i < ARRAY_LEN(fd); i++)
+		fd_close(&fd[i]);
+	answered(path, "turns", text, sizeof(text));
+	assert_int_equal(sscanf(text, "{\"ok\":true,\"turns\":%d}", &fd[0]), 1);
+	assert_in_range(turns + fd[0], 1, 200);
+}
+
+/* A server that stands still: who asks gives up in time, and nobody takes its place. */
+static void
+full_queue(const char *path, pid_t server)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd[ADMIN_CONNS_MAX + 8], status;
+	char text[512];
+	pid_t second;
+
+	memcpy(sun.sun_path, path, strlen(path) + 1);
+	assert_int_equal(kill(server, SIGSTOP), 0);
+	for (size_t i = 0; i < ARRAY_LEN(fd); i++) {
+		fd[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		(void)!connect(fd[i], (struct sockaddr *)&sun, sizeof(sun));
+	}
+	alarm(60);
+	assert_int_equal(ask(path, "echo", 200, text, sizeof(text)), -ETIMEDOUT);
+	second = fork();
+	if (second == 0)
+		serve(path, open("/dev/null", O_WRONLY));
+	assert_int_equal(waitpid(second, &status, 0), second);
+	assert_int_equal(WEXITSTATUS(status), 1);
+	alarm(0);
+	for (size_t i = 0; i < ARRAY_LEN(fd); i++)
+		fd_close(&fd[i]);
+	assert_int_equal(kill(server, SIGCONT), 0);
 }
 
 static void
@@ -210,7 +327,10 @@ test_socket(void **state)
 		serve(path, pipe_fd[1]);
 	assert_int_equal(waitpid(waiter, &status, 0), waiter);
 	assert_int_equal(WEXITSTATUS(status), 1);
-	assert_int_equal(ask(path, "end", 5000, text, sizeof(text)), 0);
+	full_queue(path, server);
+	unread_answers(path);
+	no_descriptors(path);
+	answered(path, "end", text, sizeof(text));
 	assert_int_equal(waitpid(server, &status, 0), server);
 	assert_int_equal(status, 0);
 	assert_int_equal(access(path, F_OK), -1);
