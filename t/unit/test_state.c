@@ -162,6 +162,7 @@ test_refused(void **arg)
 		{ "last_pair", "null", "last_pair" },
 		{ "upgrades", "1.5", "upgrades" },
 		{ "listeners", "{}", "listeners" },
+		{ "listeners", "[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]", "listeners" }, /* more than there are */
 		{ "listeners 0 0", "\"\"", "listeners" },
 		{ "listeners 0 1", "0", "listeners" },
 		{ "listeners 0 1", "65536", "listeners" },

@@ -293,9 +293,11 @@ read_rows(struct state *s)
 
 #define ROWS(key, count, array, max, read)                                      \
 	n = open_rows(s->root, key, sizeof(s->array[0]), &mem, &rows);          \
-	if (n < 0 || (size_t)n > (max))                                         \
+	if (n < 0)                                                              \
 		return key;                                                     \
 	s->array = mem;                                                         \
+	if ((size_t)n > (max))                                                  \
+		return key;                                                     \
 	for (s->count = 0; s->count < (size_t)n; s->count++)                    \
 		if (!read(json_array_get(rows, s->count), &s->array[s->count])) \
 			return key;
