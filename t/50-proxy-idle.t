@@ -22,7 +22,7 @@ sub ended_with {
 }
 
 my $idle = 1.5 * slow_factor(); # seconds: whatever a busy machine leaves between two bytes of the pair that is used
-for my $mode ('', 'copy_mode = true; ', 'copy_small_messages = true; ') {
+for my $mode ('', 'copy_mode = true; ', 'copy_small_messages = false; ') {
 	my $p = proxy(more => "${mode}idle_timeout = $idle; half_closed_timeout = 0.5;");
 	my ($a, $b, $session) = $p->pair;
 	my ($c, $e, $used) = $p->pair;

@@ -133,10 +133,10 @@ joined($a, $b, 'a pair of the start');
 	ok((wait_until { pipes_of_workers() > 0 }), 'spliced again');
 	stop_writers();
 	close $_ for $e, $f, $g, $h;
-	change('', copy_small_messages => 'true');
-	joined($a, $b, 'small messages are copied');
+	change('', copy_small_messages => 'false');
+	joined($a, $b, 'small messages are spliced');
 	change('');
-	joined($a, $b, 'and spliced again');
+	joined($a, $b, 'and copied again');
 }
 
 # Time-outs

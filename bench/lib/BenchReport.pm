@@ -192,7 +192,7 @@ sub against_peer {
 	$value = of($name, $who, $figure) if defined $who;
 	my ($ours, @other) = ('hyper', 'hyper, 1 worker');
 	($ours, @other) = reverse $ours, @other if $opt{any_workers} && (of($name, $other[0], $by) // 9e9) < (of($name, $ours, $by) // 0);
-	push @other, 'hyper, copy_small_messages', 'hyper, 1 worker, copy_small_messages' if $opt{any_workers};
+	push @other, 'hyper, splice only', 'hyper, 1 worker, splice only' if $opt{any_workers};
 	target($opt{any_workers} ? "$what (`$ours`)" : $what, of($name, $ours, $figure), defined $value ? $factor * $value : undef, $less, $format,
 		join '; ', (defined $who ? sprintf('%s x %s (%s)', $factor, $who, fmt($format, $value)) : ()),
 		map { my $v = of($name, $_, $figure); defined $v ? "`$_` " . fmt($format, $v) : () } @other);

@@ -457,7 +457,7 @@ static const struct cfg_option public[] = {
 	  AT(conf_proxy_public, pipe_size), .help = "Size of each pipe that bytes are spliced through." },
 	{ .key = "copy_mode", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_mode), .def = "false",
 	  .help = "Copy bytes instead of splicing them; to compare the two." },
-	{ .key = "copy_small_messages", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_small_messages), .def = "false",
+	{ .key = "copy_small_messages", .type = CFG_T_BOOL, AT(conf_proxy_public, copy_small_messages), .def = "true",
 	  .help = "Move what is small through the worker's memory, which costs less CPU than splicing it." },
 	{ .key = "idle_timeout", SECONDS(0, 31536000, "0"), AT(conf_proxy_public, idle_timeout_ms),
 	  .help = "A pair over which no byte went for so long ends. 0: never." },

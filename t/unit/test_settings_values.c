@@ -96,7 +96,7 @@ test_proxy_defaults(void **state)
 	assert_int_equal(p->bytes_per_second_per_operator, 0);
 	assert_int_equal(p->pipe_size, 262144);
 	assert_false(p->copy_mode);
-	assert_false(p->copy_small_messages);
+	assert_true(p->copy_small_messages);
 	assert_int_equal(p->idle_timeout_ms, 0);
 	assert_int_equal(p->half_closed_timeout_ms, 0);
 	assert_int_equal(p->keepalive_idle_ms, 15000);

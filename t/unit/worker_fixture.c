@@ -69,6 +69,7 @@ spawn(int table_fd, rlim_t fds)
 				 .max_unauthenticated = 1000,
 				 .max_pairs = 1000,
 				 .pipe_size = 65536,
+				 .copy_small = true,
 				 .copy_mode = getenv("T_COPY") && *getenv("T_COPY") == '1',
 				 .log_level = LOG_LVL_DEBUG } };
 	assert_int_equal(toktab_new(512, &m.table), 0);

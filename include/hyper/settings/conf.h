@@ -189,7 +189,7 @@ struct conf_proxy_public {
 	size_t bytes_per_second_per_operator; /* both directions of all its pairs; default 0 */
 	size_t pipe_size;                     /* bytes per pipe; default 262,144 */
 	bool copy_mode;                       /* read/write instead of splice; the test oracle. Default false */
-	bool copy_small_messages;             /* default false */
+	bool copy_small_messages;             /* default true */
 	int64_t idle_timeout_ms;              /* of a pair; default 0: none */
 	int64_t half_closed_timeout_ms;       /* default 0: idle_timeout_ms */
 	int64_t keepalive_idle_ms, keepalive_interval_ms; /* of pairs; whole seconds. Default 15 s, 5 s */
