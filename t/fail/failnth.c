@@ -9,7 +9,9 @@
  *  2. A call that fails has not been made: nothing of it happened.
  *  3. Only what a kernel or libc may answer is answered. A socket loses its peer where it is a connection; a lost
  *     byte of a signal's pipe or an EAGAIN without a reason are not to be survived by anybody.
- *  4. A worker gets its environment anew from its master, which drops LD_PRELOAD: execve() below puts it back.
+ *  4. Where the errno is DIE_BEFORE or DIE_BEHIND nothing fails: the process is killed right before that call, or right
+ *     behind it (send, recv and write alone), with all that it did.
+ *  5. A worker gets its environment anew from its master, which drops LD_PRELOAD: execve() below puts it back.
  *
  * Not here: calls that libc makes within itself (getaddrinfo() opens its sockets so), and memory under a sanitizer
  * that is linked into the program: `seen` tells the test that a kind never comes by.
@@ -19,6 +21,7 @@
 #include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -50,8 +53,11 @@ enum kind {
 	K_MSG,    /* sendmsg(), recvmsg(): between processes */
 	K_SPLICE,
 	K_DISK, /* writing, syncing, growing files */
+	K_PIPE, /* write() to a pipe, but for the log */
 	K_MAX
 };
+
+enum { DIE_BEFORE = -1, DIE_BEHIND = -2 };
 
 struct page {
 	uint32_t magic;
@@ -64,7 +70,7 @@ struct page {
 	int32_t err; /* 0: the one that fits the call */
 	_Atomic int64_t blocks;
 	_Atomic uint32_t seen[K_MAX];
-	uint32_t pad[6];
+	uint32_t pad[5];
 	char what[64];
 	uint64_t frames[FRAMES]; /* return addresses, 0 at the end */
 	uint64_t base;           /* where the program was loaded */
@@ -75,6 +81,7 @@ _Static_assert(offsetof(struct page, frames) == 160, "FailNth.pm reads these pla
 static struct page *page;
 static _Atomic int64_t blocks;
 static __thread bool is_inside __attribute__((tls_model("initial-exec")));
+static bool is_dying;
 
 static void
 note(const char *call, uint32_t k)
@@ -104,6 +111,13 @@ fails(enum kind kind, const char *call, int err)
 	k = atomic_fetch_add(&page->count, 1) + 1;
 	if (k < page->n || k - page->n >= page->times)
 		return false;
+	if (page->err < 0) {
+		atomic_fetch_add(&page->failed, 1);
+		if (page->err == DIE_BEFORE)
+			kill(getpid(), SIGKILL);
+		is_dying = true;
+		return false;
+	}
 	errno = err = page->err ? page->err : err;
 	is_inside = true;
 	if (atomic_fetch_add(&page->failed, 1) == 0)
@@ -111,6 +125,15 @@ fails(enum kind kind, const char *call, int err)
 	is_inside = false;
 	errno = err;
 	return true;
+}
+
+/* What a call says that was made. */
+static ssize_t
+made(ssize_t n)
+{
+	if (is_dying)
+		kill(getpid(), SIGKILL);
+	return n;
 }
 
 /* The first one is the program. */
@@ -482,11 +505,22 @@ is_file(int fd)
 	return is_regular && fd != STDERR_FILENO;
 }
 
+static bool
+is_pipe(int fd)
+{
+	struct stat st;
+	int saved = errno;
+	bool is_fifo = fd > STDERR_FILENO && fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
+
+	errno = saved;
+	return is_fifo;
+}
+
 EXPORT ssize_t
 send(int fd, const void *data, size_t len, int flags)
 {
 	NEXT(ssize_t, "send", int, const void *, size_t, int)
-	return is_connection(fd) && fails(K_SEND, "send", ECONNRESET) ? -1 : next(fd, data, len, flags);
+	return is_connection(fd) && fails(K_SEND, "send", ECONNRESET) ? -1 : made(next(fd, data, len, flags));
 }
 
 EXPORT ssize_t
@@ -501,10 +535,10 @@ write(int fd, const void *data, size_t len)
 {
 	NEXT(ssize_t, "write", int, const void *, size_t)
 	if (page && !is_inside &&
-	    ((is_file(fd) && fails(K_DISK, "write", ENOSPC)) ||
+	    ((is_file(fd) && fails(K_DISK, "write", ENOSPC)) || (is_pipe(fd) && fails(K_PIPE, "write", ENOMEM)) ||
 		(is_connection(fd) && fails(K_SEND, "write", ECONNRESET))))
 		return -1;
-	return next(fd, data, len);
+	return made(next(fd, data, len));
 }
 
 EXPORT ssize_t
@@ -518,7 +552,7 @@ EXPORT ssize_t
 recv(int fd, void *data, size_t len, int flags)
 {
 	NEXT(ssize_t, "recv", int, void *, size_t, int)
-	return is_connection(fd) && fails(K_RECV, "recv", ECONNRESET) ? -1 : next(fd, data, len, flags);
+	return is_connection(fd) && fails(K_RECV, "recv", ECONNRESET) ? -1 : made(next(fd, data, len, flags));
 }
 
 EXPORT ssize_t

@@ -14,8 +14,9 @@ use HyperTest;
 use Test::More;
 
 our @EXPORT = qw(fail_page with_pages fail_walk);
+use constant { DIE_BEFORE => -1, DIE_BEHIND => -2 }; # in the place of an errno
 
-my @kinds = qw(mem fd kernel send recv msg splice disk);
+my @kinds = qw(mem fd kernel send recv msg splice disk pipe);
 my %bit = map { $kinds[$_] => 1 << $_ } 0 .. $#kinds;
 my $LEN = 4096;
 
@@ -59,7 +60,7 @@ sub disarm { $_[0]->poke(4, pack 'L', 0); return }
 sub count { return $_[0]->peek(20, 'L', 4) }
 sub failed { return $_[0]->peek(24, 'L', 4) }
 sub blocks { return $_[0]->peek(32, 'q', 8) }
-sub seen { my ($page, $kind) = @_; my ($i) = grep { $kinds[$_] eq $kind } 0 .. $#kinds; return ($page->peek(40, 'L8', 32))[$i] }
+sub seen { my ($page, $kind) = @_; my ($i) = grep { $kinds[$_] eq $kind } 0 .. $#kinds; return ($page->peek(40, 'L9', 36))[$i] }
 
 # What failed, and by whom it was called: our own functions, innermost first.
 sub where {
