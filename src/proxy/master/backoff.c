@@ -61,7 +61,7 @@ backoff_hint(const struct backoff_death *d)
 	if (WIFEXITED(d->status))
 		return "it ended by itself: its own lines before this one say why";
 	if (WTERMSIG(d->status) == SIGSYS)
-		return "a system call was forbidden: is there a filter beside ours (unit, container)?";
+		return "a system call was forbidden: by a filter of the unit or of the container?";
 	if (is_from_outside(d->status))
 		return "killed from outside before it was ready: too little memory? See the kernel's log";
 	return "it crashed: report it with the core file, or upgrade to a version that does not";
