@@ -41,7 +41,7 @@ test_faults(void **state)
 		{ "{\"to\":\"\",\"channel\":\"grpc_server\"," CLIENT "}", "to" },
 		{ "{\"to\":\"a b\",\"channel\":\"grpc_server\"," CLIENT "}", "to" },
 		{ "{\"to\":\"hd-2\\n\",\"channel\":\"grpc_server\"," CLIENT "}", "to" },
-		{ "{\"to\":\"hd-2\",\"channel\":\"quic\"," CLIENT "}", "channel" },
+		{ "{\"to\":\"hd-2\",\"channel\":\"grpc server\"," CLIENT "}", "channel" },
 		{ "{" ALL ",\"_client\":[]}", "_client" },
 		{ "{" ALL ",\"_client\":{}}", "_client.name _client.entry" },
 		{ "{" ALL ",\"_client\":{\"name\":\"hd-1\",\"entry\":{}}}",

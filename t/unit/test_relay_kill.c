@@ -590,6 +590,19 @@ all_were_hit(void)
 	return all;
 }
 
+/* Did kills meet bytes where this mode has them? Copied, they are lost, so this test can fail. */
+static bool
+has_met(void)
+{
+	switch (t.mode) {
+	case COPY: return t.lost > 0;
+	case EXACT: return t.moved > 0 && all_were_hit();
+	case SPLICE:
+	case SMALL: break;
+	}
+	return t.moved > 0;
+}
+
 /* It is left for waitpid(). */
 static bool
 has_died(pid_t pid)
@@ -602,8 +615,9 @@ has_died(pid_t pid)
 static void
 killed_at_random(void **state)
 {
-	int64_t limit = clock_now_ms() + LIMIT_MS;
 	const char *slow = getenv("T_SLOW"), *kills = getenv("T_KILLS"), *seed = getenv("T_SEED");
+	int64_t limit_ms = (int64_t)LIMIT_MS * (slow && atoi(slow) > 1 ? atoi(slow) : 1);
+	int64_t limit = clock_now_ms() + limit_ms;
 	int n_kills = kills ? atoi(kills) : slow ? KILLS / 10 : KILLS;
 
 	if (*(enum mode *)*state == EXACT)
@@ -620,9 +634,8 @@ killed_at_random(void **state)
 		t.pipe_fd[i] = relay_pipe_open(i % 2 ? 65536 : 4096);
 		assert_true(t.pipe_fd[i] >= 0);
 	}
-	/* Copied, few kills meet a pair whose bytes are in memory: until one has. */
-	while ((t.kills < n_kills || (t.mode == COPY && t.lost == 0) || (t.mode == EXACT && !all_were_hit())) &&
-	       clock_now_ms() < limit) {
+	/* Few kills meet what they are to meet, and how few depends on the machine: until they have. */
+	while ((t.kills < n_kills || !has_met()) && clock_now_ms() < limit) {
 		bool is_done = false;
 
 		for (int i = 0; i < PAIRS; i++)
@@ -639,22 +652,19 @@ killed_at_random(void **state)
 			}
 			child_kill(pid);
 			is_done = pump();
-			if (clock_now_ms() > limit + LIMIT_MS)
+			if (clock_now_ms() > limit + limit_ms)
 				fail_msg("it does not come to an end");
 		}
 	}
 	print_message("%d kills, %d pipes with bytes taken over, %d pairs lost, rests %d %d %d\n", t.kills, t.moved,
 	    t.lost, t.rests[0], t.rests[1], t.rests[2]);
-	if (t.mode == COPY)
-		assert_true(t.lost > 0); /* so this test can fail */
-	else
+	if (t.mode != COPY)
 		assert_int_equal(t.lost, 0);
-	assert_true(t.mode == COPY || t.moved > 0);
+	assert_true(has_met());
 	if (t.mode == EXACT) {
 		for (int call = 0; call < CALL_MAX; call++)
 			print_message("call %d: %u died before it, %u behind it\n", call, t.shared->hit[call][0],
 			    t.shared->hit[call][1]);
-		assert_true(all_were_hit());
 	}
 	for (int i = 0; i < PIPES; i++)
 		fd_close(&t.pipe_fd[i]);
