@@ -149,8 +149,9 @@ sub note_state { my ($p) = @_; return $p->{state} = state_of($p) }
 sub state_is_back {
 	my ($p, $what, %opt) = @_;
 	my ($was, $now, @more) = ($p->{state});
-	# connections to its hyper are kept for a while
-	my %slack = ('sockets of the master' => 40, 'kB of the master' => sanitized() ? 1e9 : $opt{kb} // 1024);
+	# Connections to its hyper are kept for a while, idle pipes for good: which worker has how many is chance.
+	# One that each death or pair left behind would be thousands.
+	my %slack = ('sockets of the master' => 40, 'pipes of the master' => 16, 'kB of the master' => sanitized() ? 1e9 : $opt{kb} // 1024);
 	my $ok = wait_until {
 		$now = state_of($p);
 		@more = grep { $now->{$_} > $was->{$_} + ($slack{$_} // 0) } sort keys %$was;
