@@ -54,7 +54,7 @@ for my $small ('true', 'false') {
 	cmp_ok($times, '>', $seconds / 2 / slow_factor(), "$what: dead workers had pairs ($times times)");
 	cmp_ok($pairs, '>', 500, "$what: which went on elsewhere ($pairs in all)");
 	is($p->{d}->count_log(qr/proxy\[\d+\] info ended .*reason=worker_lost/), 0, "$what: none ended with worker_lost");
-	is($p->{d}->count_log(qr/proxy\[\d+\] info resume .*flags=[8-f]./), 0, "$what: what the kernel counts always added up");
+	is(join("\n", grep { / warn unsure / } split /\n/, $p->log_text), '', "$what: what the kernel counts always added up");
 	my $copies = $p->{d}->count_log(qr/proxy\[\d+\] info copy /);
 	note("$what: workers died $copies times with a message in their hands");
 	is($copies, 0, "$what: never with a message in their hands") if $small eq 'false';

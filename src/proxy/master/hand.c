@@ -78,10 +78,15 @@ dir_adds_up(struct pair *p, int dir)
 	rc = relay_flow(p->fd[dir], p->fd[!dir], TOKEN_LEN, &written, &between);
 	if (rc == -ENOTCONN)
 		return true; /* nothing can be written to it any more: the pair is about to end */
-	if (p->pipe_fd[dir] >= 0 && ioctl(p->pipe_fd[dir], FIONREAD, &piped) < 0)
+	if (rc == 0 && p->pipe_fd[dir] >= 0 && ioctl(p->pipe_fd[dir], FIONREAD, &piped) < 0)
+		rc = -errno;
+	if (rc < 0 || between != (uint64_t)piped) {
+		log_warn("unsure",
+		    "pair=%" PRIu64 " session=%s dir=%d flags=%x written=%" PRIu64 " between=%" PRIu64
+		    " piped=%d err=\"%s\" why=\"the kernel's counters do not add up: small messages are spliced\"",
+		    p->id, p->session, dir, p->flags, written, between, piped, rc < 0 ? strerror(-rc) : "");
 		return false;
-	if (rc < 0 || between != (uint64_t)piped)
-		return false;
+	}
 	p->bytes[dir] = written;
 	return true;
 }
