@@ -9,6 +9,8 @@
  *  3. A call is said to be worth repeating (-EAGAIN) only if no byte of an answer came: as libcurl does it with
  *     connections that it kept.
  *  4. After a lane could not be opened none is tried for REST_MS.
+ *  5. A turn of the loop reads at most TURN_READS records of a lane, and looks at what came. So an answer without end takes its
+ *     share of the loop, and JSON_MAX_BYTES, a head and what one turn reads is all that a lane holds.
  *
  * Not here: deadlines of calls and what answers mean (rpcclient.c), proxies, passwords, redirects.
  */
@@ -45,6 +47,8 @@
 #define REQUEST_MAX ((size_t)64 * 1024) /* larger ones are libcurl's */
 #define HEAD_ROOM   1024
 #define READ_SIZE   16384
+#define TURN_READS  8 /* records at most, then others get their turn */
+#define INTERIM_MAX 8 /* "100 Continue" and the like, in front of one answer */
 
 enum lane_state { LANE_DIALLING, LANE_IDLE, LANE_BUSY };
 
@@ -64,6 +68,7 @@ struct lane {
 	void *arg;
 	int status;     /* of HTTP; 0: the head is not complete */
 	int64_t length; /* -1: up to the end of the connection */
+	unsigned n_interim;
 	bool is_chunked, keep, has_answered;
 	struct http_chunks chunks;
 	struct http_body body;
@@ -221,6 +226,8 @@ take_head(struct lane *l, char *text)
 		if (!take_field(l, line))
 			return -EPROTO;
 	}
+	if (l->status < 200 && ++l->n_interim > INTERIM_MAX)
+		return -EPROTO;
 	if (l->status < 200) /* more will come */
 		l->status = 0;
 	else if (l->status == 204 || l->status == 304)
@@ -329,13 +336,29 @@ on_writable(evutil_socket_t fd, short what, void *arg)
 		event_add(l->ev_write, NULL);
 }
 
+/* TLS: as much as one turn may read; when that was not all, another is asked for. True: no more will come. */
+static bool
+lane_read(struct lane *l)
+{
+	uint8_t buf[READ_SIZE];
+	ssize_t n = 1;
+
+	for (int i = 0; i < TURN_READS; i++) {
+		n = tlsio_read(l->io, buf, sizeof(buf));
+		if (n > 0 && evbuffer_add(l->in, buf, (size_t)n) < 0)
+			n = -ENOMEM;
+		if (n <= 0 || !tlsio_has_more(l->io))
+			return n < 0;
+	}
+	tlsio_again(l->io);
+	return false;
+}
+
 /* TLS: something may be possible. */
 static void
 on_ready(void *arg)
 {
 	struct lane *l = arg;
-	uint8_t buf[READ_SIZE];
-	ssize_t n = 0;
 
 	if (l->state == LANE_DIALLING) {
 		int rc = tlsio_handshake(l->io);
@@ -347,12 +370,7 @@ on_ready(void *arg)
 		if (rc != 1)
 			return;
 	}
-	if (tlsio_flush(l->io) < 0)
-		n = -EPIPE;
-	while (n >= 0 && (n = tlsio_read(l->io, buf, sizeof(buf))) > 0)
-		if (evbuffer_add(l->in, buf, (size_t)n) < 0)
-			n = -ENOMEM;
-	lane_heard(l, n < 0);
+	lane_heard(l, tlsio_flush(l->io) < 0 || lane_read(l));
 }
 
 static int
@@ -467,6 +485,7 @@ lanes_call(struct lanes *all, const char *request, size_t len, lane_cb cb, void 
 	l->cb = cb;
 	l->arg = arg;
 	l->status = 0;
+	l->n_interim = 0;
 	l->has_answered = false;
 	if (lane_send(l, head, (size_t)n, request, len) < 0) {
 		lane_free(l);
