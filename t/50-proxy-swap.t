@@ -51,7 +51,7 @@ if (!$load) {
 	}
 	POSIX::_exit(0);
 }
-sub calls { return -e $log ? split /\n/, read_file($log) : () }
+sub calls { my @lines = -e $log ? split /\n/, read_file($log) : (); return @lines } # their number where one is asked for, 0 before the first
 sub more_calls { my ($n) = @_; my $was = calls(); return wait_until { calls() >= $was + $n } 60 }
 
 my @swaps;
