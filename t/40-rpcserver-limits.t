@@ -103,6 +103,36 @@ sub read_until {
 	$d->stop;
 }
 
+# ... also where a byte of it comes while that is decided
+SKIP: {
+	skip "gcc's sanitizer wants to be loaded first: use clang's", 4 if `ldd '@{[ build() ]}/t/unit/rpc_echo'` =~ /libasan/;
+	local $ENV{LD_PRELOAD} = build() . '/t/fail/unread.so';
+	my $d = echo_start(tls => 'hd-1', own => 'hd-1', max => 4);
+	delete local $ENV{LD_PRELOAD};
+	my $port = $d->ready('port');
+	my @strangers = map { connect_to($port) } 1 .. 4;
+	ok((wait_until { $d->fds == $d->{base_fds} + 4 }), 'four whose bytes come at the worst moment');
+	my $r = rpc("https://hd-1:$port/jsonrpc", 'echo', { n => 5 }, cert => 'hd-1');
+	is(($r->{result} // {})->{n}, 5, 'a fifth one is served');
+	close $_ for @strangers;
+	serves_on($d, 'bytes at the worst moment', cert => 'hd-1');
+	$d->stop;
+}
+
+# Strangers who send rubbish, and then stay to hear nothing: they make room as well
+{
+	my $d = echo_start(tls => 'hd-1', own => 'hd-1', max => 4);
+	my $port = $d->ready('port');
+	my @strangers = map { my $s = connect_to($port); syswrite $s, "GET / HTTP/1.1\r\n\r\n"; $s } 1 .. 4;
+	ok((wait_until { $d->count_log(qr/HANDSHAKE>LINGER/) == 4 }), 'four that do not speak TLS');
+	my $r = rpc("https://hd-1:$port/jsonrpc", 'echo', { n => 5 }, cert => 'hd-1');
+	is(($r->{result} // {})->{n}, 5, 'a fifth one with a certificate is served');
+	is($d->count_log(qr/LINGER>GONE why="made room/), 1, 'one of them made room');
+	close $_ for @strangers;
+	serves_on($d, 'rubbish', cert => 'hd-1');
+	$d->stop;
+}
+
 # Descriptors used up: accepting pauses, nothing spins, and it goes on afterwards
 {
 	my $dir = tmp();

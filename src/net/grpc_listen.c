@@ -28,6 +28,7 @@
 #define ACCEPT_BATCH    16 /* per turn, so that accepted ones are served as well */
 #define ACCEPT_PAUSE_MS 100
 #define RATE_ADDRESSES  4096
+#define STALL_LOOKS     16 /* so one that drips is no shield for those behind it */
 
 struct grpc_listener {
 	struct event_base *base;
@@ -144,10 +145,14 @@ grpc_listener_shaken(struct grpc_conn *c)
 static bool
 make_room(struct grpc_listener *l)
 {
-	struct grpc_conn *c = TAILQ_FIRST(&l->shaking);
+	struct grpc_conn *c = NULL;
+	int looks = STALL_LOOKS;
 
-	if (l->n_conns < l->conf->max_connections || c == NULL ||
-	    !tls_is_stalled(c->fd, clock_now_ms() - (c->connect_ms - c->timeout_ms)))
+	if (l->n_conns >= l->conf->max_connections)
+		TAILQ_FOREACH (c, &l->shaking, shaking)
+			if (looks-- == 0 || tls_is_stalled(c->fd, clock_now_ms() - (c->connect_ms - c->timeout_ms)))
+				break;
+	if (c == NULL || looks < 0)
 		return false;
 	grpc_conn_fail(c, END_BUSY, "TLS handshake with %s: stood still, made room for a new connection", c->peer);
 	return true;

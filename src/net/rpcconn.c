@@ -35,6 +35,7 @@
 #define HANDSHAKE_MS 5000
 #define KEEPALIVE_MS 75000
 #define LINGER_MS    2000
+#define STALL_LOOKS  16 /* so one that drips is no shield for those behind it, and a full server costs no more */
 #define LINGER_MAX   ((size_t)16 * 1024 * 1024)
 #define READ_AHEAD   ((size_t)64 * 1024)
 
@@ -103,11 +104,17 @@ struct rpc_conn *
 rpc_conn_stalled(const struct rpc_server *srv)
 {
 	struct rpc_conn *c;
+	int looks = STALL_LOOKS;
 
-	TAILQ_FOREACH (c, &srv->busy, link) /* those in their handshake are in the order of their coming */
-		if (c->state == CONN_HANDSHAKE)
+	TAILQ_FOREACH (c, &srv->busy, link) { /* those in their handshake are in the order of their coming */
+		if (c->state != CONN_HANDSHAKE && c->drain == NULL)
+			continue;
+		if (tls_is_stalled(bufferevent_getfd(c->bev), rpc_conn_idle_ms(c)))
+			return c;
+		if (--looks == 0)
 			break;
-	return c != NULL && tls_is_stalled(bufferevent_getfd(c->bev), rpc_conn_idle_ms(c)) ? c : NULL;
+	}
+	return NULL;
 }
 
 bool

@@ -53,7 +53,7 @@ void rpc_conn_free(struct rpc_conn *, const char *why);
 /* How long a connection of srv->idle has been silent; one in its handshake: how old it is. */
 int64_t rpc_conn_idle_ms(const struct rpc_conn *);
 
-/* The oldest one that has not gone on with its TLS handshake for a while, NULL when there is none. */
+/* One that has not gone on with its TLS handshake for a while, or stays after a failed one; NULL when none is found. */
 struct rpc_conn *rpc_conn_stalled(const struct rpc_server *);
 
 /* Has one of srv->idle said nothing yet, and is younger than this? */

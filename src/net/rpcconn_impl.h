@@ -49,7 +49,7 @@ struct rpc_conn {
 	struct tls_peer *peer; /* NULL without a certificate */
 	struct rpc_reading reading;
 	struct rpc_call *call; /* not NULL exactly in SERVING */
-	int64_t idle_since_ms; /* of the monotonic clock, in IDLE; in HANDSHAKE: accepted */
+	int64_t idle_since_ms; /* of the monotonic clock, in IDLE; in HANDSHAKE and after a failed one: accepted */
 	bool keep;             /* after this response another request may come */
 	bool eof;              /* the peer has sent all it had */
 	bool heard;            /* a byte of HTTP has come */

@@ -99,11 +99,13 @@ accept_one(struct rpc_server *srv, int listen_fd)
 	struct sockaddr_storage peer = { .ss_family = AF_UNSPEC };
 	struct sockaddr *sa = (struct sockaddr *)(void *)&peer;
 	bool full = srv->n_conns >= srv->conf->max_connections;
+	/* asked once: a byte that comes meanwhile would change the answer. Nobody goes until it does. */
+	struct rpc_conn *leaves = full ? longest_silent(srv) : NULL;
 	socklen_t len = sizeof(peer);
 	char text[LOG_ADDR_MAX];
 	int fd;
 
-	if (full && longest_silent(srv) == NULL) {
+	if (full && leaves == NULL) {
 		accepting_pause(srv, "full", "max_connections is reached and all are at work");
 		return false;
 	}
@@ -125,8 +127,8 @@ accept_one(struct rpc_server *srv, int listen_fd)
 		fd_close(&fd);
 		return true;
 	}
-	if (full)
-		rpc_conn_free(longest_silent(srv), "made room for a new connection");
+	if (leaves != NULL)
+		rpc_conn_free(leaves, "made room for a new connection");
 	if (rpc_conn_new(srv, fd, sa) != 0) {
 		accepting_pause(srv, "paused", "out of memory");
 		return false;

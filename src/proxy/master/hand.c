@@ -81,7 +81,9 @@ dir_adds_up(struct pair *p, int dir)
 	if (rc == 0 && p->pipe_fd[dir] >= 0 && ioctl(p->pipe_fd[dir], FIONREAD, &piped) < 0)
 		rc = -errno;
 	if (rc < 0 || between != (uint64_t)piped) {
-		log_warn("unsure",
+		static struct log_limit limit;
+
+		log_limited(&limit, LOG_LVL_WARN, "unsure",
 		    "pair=%" PRIu64 " session=%s dir=%d flags=%x written=%" PRIu64 " between=%" PRIu64
 		    " piped=%d err=\"%s\" why=\"the kernel's counters do not add up: small messages are spliced\"",
 		    p->id, p->session, dir, p->flags, written, between, piped, rc < 0 ? strerror(-rc) : "");
