@@ -101,6 +101,30 @@ kill 'KILL', ($p->{d}->children)[0];
 ok(wait_until(sub { look(); return metric('hyper_worker_restarts_total') == 1 && metric('hyper_workers_serving') == 2 }, 20), 'restarts');
 cmp_ok(metric('hyper_endpoint_connections_total'), '>=', $accepted, 'no counter goes back');
 
+# bytes of a pair that is on its way to a worker which has not taken it up yet are counted all the same
+{
+	my ($a, $b) = $p->pair;
+	send_all($a, 'x' x 5000);
+	is(length read_exactly($b, 5000), 5000);
+	my $pair = told_json('pairs')->{pairs}[0];
+	my $moved = sub { look(); return metric('hyper_bytes_total{direction="a_to_b"}') + metric('hyper_bytes_total{direction="b_to_a"}') };
+	my $before = $moved->();
+	my ($old, $other) = map { $p->worker_pid($_) } $pair->{worker}, 1 - $pair->{worker};
+	kill 'STOP', $other;
+	kill 'KILL', $old;
+	my $handed = wait_until(sub { $p->{d}->count_log(qr/ resume .*session=$pair->{session} /) }, 10);
+	my $after = $moved->();
+	my $row = told_json('pairs')->{pairs}[0];
+	kill 'CONT', $other;
+	ok($handed, 'handed to a worker that stands still');
+	is($after, $before, 'its bytes are still counted');
+	is(($row // {})->{session}, $pair->{session}, 'and it is listed');
+	is($row->{bytes_ab} + $row->{bytes_ba}, 5000, 'with them');
+	send_all($b, 'y' x 300);
+	is(length read_exactly($a, 300), 300, 'it goes on');
+	ok(wait_until(sub { $moved->() == $before + 300 }, 10), 'and its bytes are counted once');
+}
+
 is($p->{d}->stop, 0);
 ($exit, undef, $err) = verb('status');
 is($exit, 69, 'nobody answers: 69');

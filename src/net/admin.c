@@ -8,7 +8,9 @@
  *  2. At most ADMIN_CONNS_MAX connections; one that has not asked within
  *     ASK_MS is closed, and one that has not taken its answer within ANSWER_MS.
  *  3. Without descriptors accepting pauses for ACCEPT_PAUSE_MS instead of spinning.
- *  4. A call outlives its connection: the client may go, the answer then goes nowhere.
+ *  4. A call outlives its connection: the client may go, the answer then goes nowhere. Its place among the
+ *     connections is given back at once, so who asks for a day and leaves locks nobody out; at most GONE_MAX
+ *     such calls, beyond that nobody is let in (admin_waits_look() drops those that only wait).
  *
  * Not here: what the verbs do.
  */
@@ -40,12 +42,14 @@
 #define ANSWER_MS       5000
 #define ACCEPT_BATCH    8
 #define ACCEPT_PAUSE_MS 100
+#define GONE_MAX        256
 
 struct admin_call {
 	struct admin *admin;
 	TAILQ_ENTRY(admin_call) link;
-	struct bufferevent *bev; /* NULL: the client has gone */
+	struct bufferevent *bev; /* NULL: the client has gone, or it never came to be */
 	struct event *deadline;
+	bool is_gone;     /* the client: counted in n_gone */
 	bool is_asked;    /* the request was given to on_call */
 	bool is_answered; /* frees itself once it is written */
 };
@@ -60,14 +64,18 @@ struct admin {
 	char *path;
 	bool keeps_file;
 	TAILQ_HEAD(, admin_call) calls;
-	size_t n_calls;
+	size_t n_calls; /* with a client */
+	size_t n_gone;  /* without one, and not answered yet */
 };
 
 static void
 call_free(struct admin_call *c)
 {
 	TAILQ_REMOVE(&c->admin->calls, c, link);
-	c->admin->n_calls--;
+	if (c->is_gone)
+		c->admin->n_gone--;
+	else
+		c->admin->n_calls--;
 	if (c->deadline)
 		event_free(c->deadline);
 	if (c->bev)
@@ -107,6 +115,12 @@ admin_answer(struct admin_call *c, json_t *answer)
 	free(data);
 }
 
+bool
+admin_is_gone(const struct admin_call *c)
+{
+	return c->is_gone;
+}
+
 /* --- one connection --- */
 
 static void
@@ -140,8 +154,11 @@ on_read(struct bufferevent *bev, void *arg)
 	json_t *request = NULL;
 	int rc;
 
-	if (c->is_asked)
+	if (c->is_asked) {
+		/* else its end behind them would never be seen */
+		evbuffer_drain(bufferevent_get_input(bev), SIZE_MAX);
 		return;
+	}
 	rc = adminframe_take(bufferevent_get_input(bev), ADMIN_ASK_MAX, &request);
 	if (rc == 0)
 		return;
@@ -164,6 +181,9 @@ on_end(struct bufferevent *bev, short what, void *arg)
 	}
 	bufferevent_free(bev);
 	c->bev = NULL;
+	c->is_gone = true;
+	c->admin->n_calls--;
+	c->admin->n_gone++;
 }
 
 static void
@@ -245,7 +265,7 @@ on_accept(evutil_socket_t listen_fd, short what, void *arg)
 			accepting_pause(a);
 		if (fd < 0)
 			return; /* the next one wakes us again; the operator may ask again */
-		if (!may_ask(fd) || a->n_calls >= ADMIN_CONNS_MAX) {
+		if (!may_ask(fd) || a->n_calls >= ADMIN_CONNS_MAX || a->n_gone >= GONE_MAX) {
 			log_limited(&limit, LOG_LVL_WARN, "admin", "err=refused why=\"another user, or %d at a time\"",
 			    ADMIN_CONNS_MAX);
 			fd_close(&fd);

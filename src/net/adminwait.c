@@ -91,9 +91,11 @@ admin_waits_look(struct admin_waits *w, int64_t now_ms)
 
 	for (one = TAILQ_FIRST(&w->waiters); one; one = next) {
 		next = TAILQ_NEXT(one, link);
-		if (one->deadline_ms == INT64_MAX)
+		if (admin_is_gone(one->call))
+			answer(w, one, "gone");
+		else if (one->deadline_ms == INT64_MAX)
 			continue;
-		if (w->ops->is_met(one->until, w->arg))
+		else if (w->ops->is_met(one->until, w->arg))
 			answer(w, one, NULL);
 		else if (now_ms >= one->deadline_ms)
 			answer(w, one, "something is left at the deadline; it goes on draining");

@@ -20,14 +20,8 @@
 #include "hyper/base/clock.h"
 #include "hyper/net/metrics.h"
 #include "hyper/net/ops.h"
+#include "net/rate.h"
 #include "net/web.h"
-
-/* What a counter grows by in a second. What it holds already counts as growth of the first second. */
-struct rate {
-	uint64_t last;
-	int64_t last_ms;
-	double per_second;
-};
 
 struct status {
 	struct status_conf conf;
@@ -54,26 +48,15 @@ status_reason(struct status_reasons *r, const char *fmt, ...)
 
 /* --- samples --- */
 
-static double
-rate_of(struct rate *r, uint64_t total)
-{
-	int64_t now = clock_now_ms(), ms = now - r->last_ms;
-
-	if (ms >= 1000) {
-		r->per_second = (double)(total - r->last) * 1e3 / (double)ms;
-		r->last = total;
-		r->last_ms = now;
-	}
-	return r->per_second;
-}
-
 static void
 take_sample(struct status *s, double ret[STATUS_SERIES_MAX])
 {
+	int64_t now_ms = clock_now_ms();
+
 	s->conf.sample(ret, s->arg);
 	for (size_t i = 0; i < s->conf.n_series; i++)
 		if (s->conf.series[i].is_counter)
-			ret[i] = rate_of(&s->rates[i], (uint64_t)ret[i]);
+			ret[i] = rate_of(&s->rates[i], (uint64_t)ret[i], now_ms);
 }
 
 /* --- pages --- */

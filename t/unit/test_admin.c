@@ -23,7 +23,9 @@
 #include <cmocka.h>
 
 #include "hyper/base/attr.h"
+#include "hyper/base/clock.h"
 #include "hyper/base/fd.h"
+#include "hyper/net/adminwait.h"
 #include "hyper/wire/mpjson.h"
 #include "unit_tmp.h"
 
@@ -102,6 +104,8 @@ test_bombs(void **state)
 struct server {
 	struct event_base *base;
 	struct admin_call *waiting;
+	struct admin_waits *waits;
+	int dropped;
 	int turns;    /* of its loop */
 	int first_fd; /* the lowest free one before anybody came */
 };
@@ -129,7 +133,11 @@ on_call(struct admin_call *c, const char *verb, const json_t *args, void *arg)
 		memset(text, 'x', BIG);
 		admin_answer(c, json_pack("{s:b, s:s}", "ok", 1, "text", text));
 		free(text);
-	} else if (strcmp(verb, "wait") == 0)
+	} else if (strcmp(verb, "drop") == 0) /* what waits until it is over, or the client has gone */
+		assert_int_equal(admin_waits_add(s->waits, c, 0, INT64_MAX), 0);
+	else if (strcmp(verb, "dropped") == 0)
+		admin_answer(c, json_pack("{s:b, s:i}", "ok", 1, "n", s->dropped));
+	else if (strcmp(verb, "wait") == 0)
 		s->waiting = c;
 	else if (strcmp(verb, "go") == 0) {
 		if (s->waiting)
@@ -141,6 +149,36 @@ on_call(struct admin_call *c, const char *verb, const json_t *args, void *arg)
 		event_base_loopexit(s->base, &(struct timeval){ 0, 50000 });
 	} else
 		admin_answer(c, admin_error("no verb %s", verb));
+}
+
+static bool
+never_met(size_t until, void *arg)
+{
+	(void)until;
+	(void)arg;
+	return false;
+}
+
+static json_t *
+count_dropped(const char *error, void *arg)
+{
+	struct server *s = arg;
+
+	(void)error;
+	s->dropped++;
+	return NULL;
+}
+
+static const struct admin_waits_ops waits_ops = { never_met, count_dropped };
+
+static void
+on_look(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *s = arg;
+
+	(void)fd;
+	(void)what;
+	admin_waits_look(s->waits, clock_now_ms());
 }
 
 /* The answer's text; the server runs in a process of its own. */
@@ -163,12 +201,16 @@ static void
 serve(const char *path, int ready_fd)
 {
 	struct server s = { .base = event_base_new() };
+	const struct timeval tv = { 0, 100000 };
+	struct event *look = event_new(s.base, -1, EV_PERSIST, on_look, &s);
 	char err[ADMIN_ERR_MAX];
 	struct admin *a = NULL;
 	int rc;
 
 	alarm(120);               /* a test that failed would leave it behind */
 	signal(SIGPIPE, SIG_IGN); /* as daemon.c does */
+	assert_int_equal(admin_waits_new(&waits_ops, &s, &s.waits), 0);
+	assert_int_equal(event_add(look, &tv), 0);
 	rc = admin_new(s.base, path, on_call, &s, &a, err);
 	s.first_fd = dup(0);
 	close(s.first_fd);
@@ -178,7 +220,9 @@ serve(const char *path, int ready_fd)
 			event_base_loop(s.base, EVLOOP_ONCE);
 			s.turns++;
 		} while (!event_base_got_exit(s.base));
+	admin_waits_free(s.waits);
 	admin_free(a);
+	event_free(look);
 	event_base_free(s.base);
 	_exit(rc == 0 ? 0 : 1);
 }
@@ -228,6 +272,52 @@ unread_answers(const char *path)
 	answered(path, "echo", text, sizeof(text));
 	for (size_t i = 0; i < ARRAY_LEN(fd); i++)
 		fd_close(&fd[i]);
+}
+
+/* Sends the verb and goes away once the server has read it. */
+static void
+ask_and_go(const char *path, const char *verb)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), len;
+	uint8_t ask[64];
+
+	memcpy(sun.sun_path, path, strlen(path) + 1);
+	len = snprintf((char *)ask + 4, sizeof(ask) - 4,
+	    "\x82\xa4verb%c%s\xa4"
+	    "args\x80",
+	    (char)(0xa0 | strlen(verb)), verb);
+	memcpy(ask, (const uint8_t[]){ 0, 0, 0, (uint8_t)len }, 4);
+	assert_int_equal(connect(fd, (struct sockaddr *)&sun, sizeof(sun)), 0);
+	assert_int_equal(send(fd, ask, (size_t)len + 4, MSG_NOSIGNAL), len + 4);
+	fd_close(&fd);
+}
+
+/* Who asked and went away keeps nobody out, be it that its call is never answered; calls that only wait are dropped. */
+static void
+abandoned(const char *path)
+{
+	char text[512];
+	int n = 0;
+
+	for (int i = 0; i < 3 * ADMIN_CONNS_MAX; i++) {
+		ask_and_go(path, "wait");
+		if (i % ADMIN_CONNS_MAX == ADMIN_CONNS_MAX / 2)
+			answered(path, "echo", text, sizeof(text));
+	}
+	answered(path, "echo", text, sizeof(text));
+	for (int i = 0; i < 20 * ADMIN_CONNS_MAX; i++) {
+		ask_and_go(path, "drop");
+		if (i % ADMIN_CONNS_MAX == ADMIN_CONNS_MAX / 2)
+			answered(path, "echo", text, sizeof(text));
+	}
+	for (int tries = 0; n < 10 * ADMIN_CONNS_MAX && tries < 600; tries++) {
+		answered(path, "dropped", text, sizeof(text));
+		if (sscanf(text, "{\"n\":%d", &n) != 1)
+			fail_msg("%s", text);
+		usleep(20000);
+	}
+	assert_in_range(n, 10 * ADMIN_CONNS_MAX, 20 * ADMIN_CONNS_MAX);
 }
 
 /* Connections that wait for a descriptor do not keep the loop turning. */
@@ -327,6 +417,7 @@ test_socket(void **state)
 		serve(path, pipe_fd[1]);
 	assert_int_equal(waitpid(waiter, &status, 0), waiter);
 	assert_int_equal(WEXITSTATUS(status), 1);
+	abandoned(path);
 	full_queue(path, server);
 	unread_answers(path);
 	no_descriptors(path);

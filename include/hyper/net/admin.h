@@ -8,6 +8,7 @@
 #ifndef HYPER_NET_ADMIN_H
 #define HYPER_NET_ADMIN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,6 +44,9 @@ void admin_keep_file(struct admin *);
 /* Answers and ends the call; `answer` is stolen (NULL: out of memory). One whose
  * client has gone takes it too. */
 void admin_answer(struct admin_call *, json_t *answer);
+
+/* Nobody is there any more to take the answer; it is owed all the same. */
+bool admin_is_gone(const struct admin_call *);
 
 /* The frequent answer: {"ok": false, "error": text}. */
 json_t *admin_error(const char *fmt, ...) ATTR_PRINTF(1, 2);

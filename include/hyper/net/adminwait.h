@@ -33,7 +33,7 @@ int admin_wait_deadline(const json_t *args, int64_t default_ms, int64_t *ret_ms)
  * with INT64_MAX only at the end. 0 with the call taken, or -ENOMEM. */
 int admin_waits_add(struct admin_waits *, struct admin_call *, size_t until, int64_t deadline_ms) ATTR_MUST_USE;
 
-/* To be called often: answers those whose wish is met or whose deadline has come. */
+/* To be called often: answers those whose wish is met or whose deadline has come, and drops those whose client went. */
 void admin_waits_look(struct admin_waits *, int64_t now_ms);
 
 /* Answers all: well where the wish is met, else with this error. */

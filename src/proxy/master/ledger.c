@@ -113,7 +113,8 @@ ledger_seat(const struct ledger *l, uint32_t i, struct relay_seat *ret)
 	ret->bytes_ba = __atomic_load_n(&from->bytes_ba, __ATOMIC_RELAXED);
 	ret->flags = __atomic_load_n(&from->flags, __ATOMIC_RELAXED);
 	ret->active_s = __atomic_load_n(&from->active_s, __ATOMIC_RELAXED);
-	return true;
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return __atomic_load_n(&from->pair, __ATOMIC_RELAXED) == pair; /* else these may be the next taker's numbers */
 }
 
 uint32_t

@@ -58,7 +58,8 @@ struct pair {
 	int64_t entered_ms;     /* this state */
 	int64_t waits_ms;       /* without a worker that moves its bytes since then; 0 it has one */
 	int fd[2];              /* a: second party, b: first party; owned until DONE */
-	/* What the sockets do not tell, for the next worker. Valid while WAITING and HANDING. */
+	/* What the sockets do not tell, for the next worker. Valid while WAITING and HANDING. With a seat the bytes are as
+	 * view.c saw them there last. */
 	uint64_t bytes[2];
 	uint32_t flags;        /* RELAY_EOF_*, RELAY_BROKEN_*; in rescue.c all of the seat's */
 	int pipe_fd[2];        /* WAITING: with bytes of a to b, b to a; owned; -1 none */
@@ -73,6 +74,7 @@ struct pair {
 	uint16_t last_worker;
 	uint32_t crash_s; /* the first of them */
 	char session[SESSION_ID_MAX];
+	bool is_seated; /* view.c, while it looks: a seat names it */
 	const char *to; /* names.h; may be NULL for want of memory */
 	uint64_t note;  /* tally.h */
 };

@@ -1,7 +1,11 @@
 /* view.c - see the header
  *
- * Always true: what is read from a worker's pages is a sibling's; a number that
- * names no pair of that worker is passed over.
+ * Always true:
+ *  1. What is read from a worker's pages is a sibling's; a number that names no
+ *     pair of that worker is passed over.
+ *  2. Every pair is seen once at least. One that no seat names (its worker has not
+ *     taken it up yet, or has given the seat back and said so, and that is not
+ *     read yet) counts with the bytes known last: the total does not shrink.
  */
 #include "proxy/master/view.h"
 
@@ -10,6 +14,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "hyper/base/attr.h"
 #include "hyper/base/clock.h"
 #include "hyper/proxy/worker_abi.h"
 #include "proxy/master/ledger.h"
@@ -21,6 +26,25 @@ static bool
 is_of_slot(const struct pair *p, unsigned no)
 {
 	return p && p->slot && slot_no(p->slot) == no;
+}
+
+/* Those of a worker that no seat named. */
+static void
+unseated(struct load *l, void (*each)(const struct view_pair *, void *arg), void *arg)
+{
+	static const enum pair_state states[] = { PAIR_HANDING, PAIR_LIVE, PAIR_MOVING };
+	struct pair *p;
+
+	for (size_t i = 0; i < ARRAY_LEN(states); i++)
+		TAILQ_FOREACH (p, &l->of_state[states[i]], link) {
+			struct view_pair vp = {
+				.pair = p, .bytes = { p->bytes[0], p->bytes[1] }, .worker = (int)slot_no(p->slot)
+			};
+
+			if (!p->is_seated)
+				each(&vp, arg);
+			p->is_seated = false;
+		}
 }
 
 void
@@ -42,12 +66,15 @@ view_pairs(const struct view *v, void (*each)(const struct view_pair *, void *ar
 			if (!is_of_slot(p, i))
 				continue;
 			vp.pair = p;
-			vp.bytes[0] = seat.bytes_ab;
-			vp.bytes[1] = seat.bytes_ba;
+			p->is_seated = true;
+			vp.bytes[0] = p->bytes[0] = seat.bytes_ab;
+			vp.bytes[1] = p->bytes[1] = seat.bytes_ba;
 			vp.idle_ms = (now_s - (int64_t)seat.active_s) * 1000;
 			each(&vp, arg);
 		}
 	}
+	for (unsigned i = 0; i < v->pairs->n_loads; i++)
+		unseated(&v->pairs->loads[i], each, arg);
 	TAILQ_FOREACH (p, &v->pairs->waiting, link) {
 		struct view_pair vp = { .pair = p, .bytes = { p->bytes[0], p->bytes[1] }, .worker = -1 };
 
