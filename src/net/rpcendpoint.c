@@ -4,7 +4,8 @@
  *  1. Only http:// and https:// are spoken, and https:// never without certificates to judge by.
  *  2. `url` names whom the certificate must name. Where that is not where the endpoint is, `connect_to` and the
  *     line Host of `headers` say what the settings say.
- *  3. `shown` holds no user, no password and no query: it is what messages and logs may say.
+ *  3. `shown` holds no user, no password and no query: it is what messages and logs may say, also when
+ *     the endpoint is refused. Nothing of proxy_url is ever said.
  *  4. `hostport` is filled only where a plain connection does: no proxy, no password, no text that is too long.
  *
  * Not here: connecting (rpccurl.c, rpclane.c), the rules of TLS (tls.c).
@@ -22,9 +23,9 @@
 #include "hyper/net/tls.h"
 
 static int
-refuse(char err[RPC_CLIENT_ERR_MAX], const struct conf_rpc_client *conf, const char *why)
+refuse(char err[RPC_CLIENT_ERR_MAX], const struct rpc_endpoint *at, const char *why)
 {
-	snprintf(err, RPC_CLIENT_ERR_MAX, "jsonrpc_client: endpoint '%.100s': %s", conf->endpoint, why);
+	snprintf(err, RPC_CLIENT_ERR_MAX, "jsonrpc_client: endpoint '%.100s': %s", at->shown, why);
 	return -EINVAL;
 }
 
@@ -62,7 +63,7 @@ set_server_name(struct rpc_endpoint *at, const struct conf_rpc_client *conf, CUR
 
 	if (!url_part(u, CURLUPART_PORT, CURLU_DEFAULT_PORT, port) ||
 	    curl_url_set(u, CURLUPART_HOST, name, 0) != CURLUE_OK || strlen(name) >= sizeof(at->host))
-		return refuse(err, conf, "tls.server_name is no host name");
+		return refuse(err, at, "tls.server_name is no host name");
 	snprintf(line, sizeof(line), "::%s:%s", real, port);
 	at->connect_to = curl_slist_append(NULL, line);
 	snprintf(line, sizeof(line), "Host: %s%s%s", real, explicit_port ? ":" : "", explicit_port ? shown_port : "");
@@ -87,6 +88,17 @@ set_direct(struct rpc_endpoint *at, const struct conf_rpc_client *conf, CURLU *u
 		snprintf(at->hostport, sizeof(at->hostport), "%s:%s", real, port);
 }
 
+/* For messages: no user, no password, no query. */
+static void
+set_shown(struct rpc_endpoint *at, const struct conf_rpc_client *conf, CURLU *u)
+{
+	if (curl_url_set(u, CURLUPART_URL, conf->endpoint, 0) != CURLUE_OK ||
+	    curl_url_set(u, CURLUPART_USER, NULL, 0) != CURLUE_OK ||
+	    curl_url_set(u, CURLUPART_PASSWORD, NULL, 0) != CURLUE_OK ||
+	    curl_url_set(u, CURLUPART_QUERY, NULL, 0) != CURLUE_OK || !url_part(u, CURLUPART_URL, 0, at->shown))
+		snprintf(at->shown, sizeof(at->shown), "(not shown)");
+}
+
 static int
 set_url(struct rpc_endpoint *at, const struct conf_rpc_client *conf, CURLU *u, char err[RPC_CLIENT_ERR_MAX])
 {
@@ -97,12 +109,12 @@ set_url(struct rpc_endpoint *at, const struct conf_rpc_client *conf, CURLU *u, c
 
 	if (curl_url_set(u, CURLUPART_URL, conf->endpoint, 0) != CURLUE_OK ||
 	    !url_part(u, CURLUPART_SCHEME, 0, scheme) || !url_part(u, CURLUPART_HOST, 0, real))
-		return refuse(err, conf, "http://host:port/path or https://... is expected");
+		return refuse(err, at, "http://host:port/path or https://... is expected");
 	https = strcmp(scheme, "https") == 0;
 	if (!https && strcmp(scheme, "http") != 0)
-		return refuse(err, conf, "only http:// and https:// are spoken");
+		return refuse(err, at, "only http:// and https:// are spoken");
 	if (https && conf->tls == NULL)
-		return refuse(err, conf, "https:// needs the settings group tls");
+		return refuse(err, at, "https:// needs the settings group tls");
 	if (!https && conf->tls != NULL)
 		log_warn("rpcclient", "why=\"endpoint %s is http://: the settings group tls is not used\"", real);
 	len = strlen(real);
@@ -122,24 +134,13 @@ set_url(struct rpc_endpoint *at, const struct conf_rpc_client *conf, CURLU *u, c
 	return rc != 0 || at->url != NULL ? rc : -ENOMEM;
 }
 
-/* For messages: no user, no password, no query. */
-static void
-set_shown(struct rpc_endpoint *at, const struct conf_rpc_client *conf, CURLU *u)
-{
-	if (curl_url_set(u, CURLUPART_URL, conf->endpoint, 0) != CURLUE_OK ||
-	    curl_url_set(u, CURLUPART_USER, NULL, 0) != CURLUE_OK ||
-	    curl_url_set(u, CURLUPART_PASSWORD, NULL, 0) != CURLUE_OK ||
-	    curl_url_set(u, CURLUPART_QUERY, NULL, 0) != CURLUE_OK || !url_part(u, CURLUPART_URL, 0, at->shown))
-		snprintf(at->shown, sizeof(at->shown), "endpoint");
-}
-
 /* The headers and the proxy: what does not hang on the URL. */
 static int
 set_common(struct rpc_endpoint *at, const struct conf_rpc_client *conf, char err[RPC_CLIENT_ERR_MAX])
 {
 	if (conf->proxy_url != NULL && strncasecmp(conf->proxy_url, "http://", 7) != 0) {
-		snprintf(err, RPC_CLIENT_ERR_MAX, "jsonrpc_client: proxy_url '%.100s': http://host:port is expected",
-		    conf->proxy_url);
+		/* the value may hold a password */
+		snprintf(err, RPC_CLIENT_ERR_MAX, "jsonrpc_client: proxy_url: http://host:port is expected");
 		return -EINVAL;
 	}
 	at->proxy_url = strdup(conf->proxy_url != NULL ? conf->proxy_url : "");
@@ -159,10 +160,11 @@ rpc_endpoint_init(const struct conf_rpc_client *conf, struct rpc_endpoint *ret, 
 	snprintf(err, RPC_CLIENT_ERR_MAX, "jsonrpc_client: out of memory");
 	if (rc == 0)
 		rc = set_common(&at, conf, err);
-	if (rc == 0)
-		rc = set_url(&at, conf, u, err);
 	if (rc == 0) {
 		set_shown(&at, conf, u);
+		rc = set_url(&at, conf, u, err);
+	}
+	if (rc == 0) {
 		*ret = at;
 		err[0] = '\0';
 	} else {

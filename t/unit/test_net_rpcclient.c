@@ -626,14 +626,17 @@ test_refused(void **state)
 		int want;
 		const char *why;
 	} cases[] = {
-		{ "ftp://x/y", NULL, NULL, -EINVAL, "only http" },
 		{ "file:///etc/passwd", NULL, NULL, -EINVAL, "" },
 		{ "", NULL, NULL, -EINVAL, "is expected" },
 		{ "x y", NULL, NULL, -EINVAL, "is expected" },
 		{ "https://x:1/y", NULL, NULL, -EINVAL, "needs the settings group tls" },
 		{ "https://x:1/y", NULL, &none, -EINVAL, "at least one file" },
 		{ "https://x:1/y", NULL, &lost, -ENOENT, "/nonexistent/ca.crt" },
+		{ "https://user:secret@x:1/y?key=secret", NULL, NULL, -EINVAL, "'https://x:1/y': https:// needs" },
+		{ "ftp://user:secret@x/y", NULL, NULL, -EINVAL, "only http" },
+		{ "http://user:secret@x y/", NULL, NULL, -EINVAL, "is expected" },
 		{ "http://x:1/y", "socks5://x:1", NULL, -EINVAL, "proxy_url" },
+		{ "http://x:1/y", "https://user:secret@x:1", NULL, -EINVAL, "proxy_url" },
 	};
 	size_t i;
 
@@ -648,6 +651,7 @@ test_refused(void **state)
 
 		if (rc != cases[i].want || strstr(err, cases[i].why) == NULL)
 			fail_msg("case %zu: %d %s", i, rc, err);
+		assert_null(strstr(err, "secret"));
 		assert_ptr_equal(cl, &conf);
 	}
 }
