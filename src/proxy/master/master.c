@@ -521,6 +521,7 @@ static void
 master_fini(struct master *m)
 {
 	status_free(m->show);
+	drain_fini(m); /* answers calls of the admin socket */
 	admin_free(m->admin);
 	if (m->broker && m->sessions)
 		sessions_end_all(m->sessions, END_STOPPED);
@@ -536,7 +537,6 @@ master_fini(struct master *m)
 	quota_free(m->quota);
 	toktab_free(m->table);
 	listeners_close(&m->listeners);
-	drain_fini(m);
 	conf_proxy_free(m->own);
 	daemon_free(m->daemon);
 }
