@@ -156,10 +156,23 @@ server_stop_now(struct server *s)
 
 /* --- verbs --- */
 
+/* DRAINING -> SERVING: who waits for it gets `why`. */
+static void
+take_back(struct server *s, const char *why, const char *by)
+{
+	admin_waits_end(s->waits, why);
+	server_drain_fini(s);
+	broker_drain(s->broker, false);
+	server_enter(s, SERVER_SERVING, by);
+	notify_status();
+	log_info("undrained", "in_flight=%zu", broker_in_flight(s->broker));
+}
+
 /* `drain` and, with then_stop, `stop`. */
 static void
 drain(struct server *s, struct admin_call *call, const json_t *args, bool then_stop)
 {
+	bool was_serving = s->state == SERVER_SERVING;
 	int64_t ms;
 
 	if (s->state != SERVER_SERVING && s->state != SERVER_DRAINING) {
@@ -171,6 +184,9 @@ drain(struct server *s, struct admin_call *call, const json_t *args, bool then_s
 		return;
 	}
 	if (begin(s) < 0 || admin_waits_add(s->waits, call, 0, then_stop ? INT64_MAX : clock_now_ms() + ms) < 0) {
+		/* who gets no answer has asked for nothing: it does not go on refusing calls for them */
+		if (was_serving && s->state == SERVER_DRAINING)
+			take_back(s, "out of memory", "no memory");
 		admin_answer(call, NULL);
 		return;
 	}
@@ -189,12 +205,7 @@ undrain(struct server *s, struct admin_call *call)
 		admin_answer(call, admin_error("undrain: it is %s", s->then_stop ? "stopping" : server_state_word(s)));
 		return;
 	}
-	admin_waits_end(s->waits, "undrained by another call");
-	server_drain_fini(s);
-	broker_drain(s->broker, false);
-	server_enter(s, SERVER_SERVING, "undrain");
-	notify_status();
-	log_info("undrained", "in_flight=%zu", broker_in_flight(s->broker));
+	take_back(s, "undrained by another call", "undrain");
 	admin_answer(call, answer(NULL, s));
 }
 

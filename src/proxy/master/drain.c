@@ -172,6 +172,18 @@ drain_then_stop(struct master *m, int64_t timeout_ms)
 
 /* --- verbs --- */
 
+/* DRAINING -> SERVING: who waits for it gets `why`. */
+static void
+take_back(struct master *m, const char *why, const char *by)
+{
+	admin_waits_end(m->drain->waits, why);
+	drain_fini(m);
+	brokering_drain(m->broker, false);
+	master_enter(m, MASTER_SERVING, by);
+	notify_status();
+	log_info("undrained", "pairs=%zu", pairs_left(m));
+}
+
 static void
 undrain(struct master *m, struct admin_call *call)
 {
@@ -179,12 +191,7 @@ undrain(struct master *m, struct admin_call *call)
 		admin_answer(call, admin_error("undrain: it is %s", m->drain ? "stopping" : m->view.state));
 		return;
 	}
-	admin_waits_end(m->drain->waits, "undrained by another call");
-	drain_fini(m);
-	brokering_drain(m->broker, false);
-	master_enter(m, MASTER_SERVING, "undrain");
-	notify_status();
-	log_info("undrained", "pairs=%zu", pairs_left(m));
+	take_back(m, "undrained by another call", "undrain");
 	admin_answer(call, answer(NULL, m));
 }
 
@@ -193,6 +200,7 @@ drain(struct master *m, struct admin_call *call, const json_t *args, bool then_s
 {
 	const json_t *until = json_object_get(args, "until");
 	size_t left = json_is_integer(until) && !then_stop ? (size_t)json_integer_value(until) : 0;
+	bool was_serving = m->state == MASTER_SERVING;
 	int64_t ms;
 
 	if (m->state == MASTER_STARTING || m->state == MASTER_STOPPING ||
@@ -202,6 +210,9 @@ drain(struct master *m, struct admin_call *call, const json_t *args, bool then_s
 	}
 	if (!begin(m) ||
 	    admin_waits_add(m->drain->waits, call, left, then_stop ? INT64_MAX : clock_now_ms() + ms) < 0) {
+		/* who gets no answer has asked for nothing: it does not go on refusing calls for them */
+		if (was_serving && m->drain)
+			take_back(m, "out of memory", "no memory");
 		admin_answer(call, NULL);
 		return;
 	}
