@@ -57,6 +57,9 @@ $a = $m->call('hd-2.nope');
 is($a->{error}{code}, 403, 'a method that the directory does not name: 403');
 is($a->{error}{message}, "Permission denied for method 'nope' and client 'hd-1'", 'in the words of the protocol');
 
+$a = $m->call('hd-2.nope', { x => 'x' x (4194304 - 300) });
+is($a->{error}{code}, 403, 'a call that is just below the limit of a message reaches hd-2, without _client') or diag(substr json_text($a), 0, 400);
+
 $a = $m->call('hd-1._connections');
 my ($c) = grep { $_->{operator} eq 'hd-2' } @{ $a->{result}{connections} };
 is($c->{kind}, 'brokered', '_connections shows it');
