@@ -289,7 +289,8 @@ ask_and_go(const char *path, const char *verb)
 	    (char)(0xa0 | strlen(verb)), verb);
 	memcpy(ask, (const uint8_t[]){ 0, 0, 0, (uint8_t)len }, 4);
 	assert_int_equal(connect(fd, (struct sockaddr *)&sun, sizeof(sun)), 0);
-	assert_int_equal(send(fd, ask, (size_t)len + 4, MSG_NOSIGNAL), len + 4);
+	/* refused at once where those before were not let go yet: that is no answer, and none is wanted */
+	(void)!send(fd, ask, (size_t)len + 4, MSG_NOSIGNAL);
 	fd_close(&fd);
 }
 
@@ -297,18 +298,20 @@ ask_and_go(const char *path, const char *verb)
 static void
 abandoned(const char *path)
 {
+	/* few enough that none is refused once one behind them was answered */
+	enum { IN_A_ROW = ADMIN_CONNS_MAX / 4 };
 	char text[512];
 	int n = 0;
 
 	for (int i = 0; i < 3 * ADMIN_CONNS_MAX; i++) {
 		ask_and_go(path, "wait");
-		if (i % ADMIN_CONNS_MAX == ADMIN_CONNS_MAX / 2)
+		if (i % IN_A_ROW == 0)
 			answered(path, "echo", text, sizeof(text));
 	}
 	answered(path, "echo", text, sizeof(text));
 	for (int i = 0; i < 20 * ADMIN_CONNS_MAX; i++) {
 		ask_and_go(path, "drop");
-		if (i % ADMIN_CONNS_MAX == ADMIN_CONNS_MAX / 2)
+		if (i % IN_A_ROW == 0)
 			answered(path, "echo", text, sizeof(text));
 	}
 	for (int tries = 0; n < 10 * ADMIN_CONNS_MAX && tries < 600; tries++) {
