@@ -155,8 +155,8 @@ fd_is_tcp(int fd)
 	return fd_tcp_look(fd) != FD_TCP_NONE;
 }
 
-bool
-fd_tcp_has_ended(int fd)
+int
+fd_tcp_peek(int fd, int *ret_inq)
 {
 	union control ctl;
 	char c;
@@ -164,19 +164,29 @@ fd_tcp_has_ended(int fd)
 	struct msghdr mh = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)
 	};
-	int on = 1, off = 0, inq = 0;
+	int on = 1, off = 0, err;
 	struct cmsghdr *cm;
 	ssize_t n;
 
 	(void)!setsockopt(fd, IPPROTO_TCP, TCP_INQ, &on, sizeof(on));
 	n = recvmsg(fd, &mh, MSG_PEEK | MSG_DONTWAIT);
+	err = errno;
 	(void)!setsockopt(fd, IPPROTO_TCP, TCP_INQ, &off, sizeof(off));
-	if (n != 0)
-		return n > 0;
+	if (n < 0)
+		return -err;
+	*ret_inq = 0;
 	for (cm = CMSG_FIRSTHDR(&mh); cm; cm = CMSG_NXTHDR(&mh, cm))
 		if (cm->cmsg_level == IPPROTO_TCP && cm->cmsg_type == TCP_CM_INQ)
-			memcpy(&inq, CMSG_DATA(cm), sizeof(inq));
-	return inq > 0;
+			memcpy(ret_inq, CMSG_DATA(cm), sizeof(*ret_inq));
+	return (int)n;
+}
+
+bool
+fd_tcp_has_ended(int fd)
+{
+	int inq = 0, n = fd_tcp_peek(fd, &inq);
+
+	return n != 0 ? n > 0 : inq > 0;
 }
 
 void

@@ -88,22 +88,9 @@ look_both(int fd, unsigned long request, struct tcp_info *ret, uint64_t *ret_que
 static bool
 closed_after_fin(int fd, uint64_t waiting)
 {
-	char ctl[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))), c;
-	struct iovec iov = { .iov_base = &c, .iov_len = 1 };
-	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl, .msg_controllen = sizeof(ctl) };
-	int on = 1, off = 0, inq = -1;
-	struct cmsghdr *cm;
-	ssize_t n;
+	int inq = 0;
 
-	(void)!setsockopt(fd, IPPROTO_TCP, TCP_INQ, &on, sizeof(on));
-	n = recvmsg(fd, &mh, MSG_PEEK | MSG_DONTWAIT);
-	(void)!setsockopt(fd, IPPROTO_TCP, TCP_INQ, &off, sizeof(off));
-	if (n < 0)
-		return false;
-	for (cm = CMSG_FIRSTHDR(&mh); cm; cm = CMSG_NXTHDR(&mh, cm))
-		if (cm->cmsg_level == IPPROTO_TCP && cm->cmsg_type == TCP_CM_INQ)
-			memcpy(&inq, CMSG_DATA(cm), sizeof(inq));
-	return inq >= 0 && (uint64_t)inq > waiting;
+	return fd_tcp_peek(fd, &inq) >= 0 && inq > 0 && (uint64_t)inq > waiting;
 }
 
 int

@@ -34,6 +34,10 @@ bool fd_is_tcp(int fd);
 enum fd_tcp { FD_TCP_NONE, FD_TCP_OPEN, FD_TCP_SHUT };
 enum fd_tcp fd_tcp_look(int fd);
 
+/* What a read of one byte would say, without taking it: 1, 0 or -errno, which takes the socket's error from it. With 1 and
+ * 0, *ret_inq is what TCP_INQ says: bytes that wait, and the peer's FIN as one more (0 where a kernel does not tell). */
+int fd_tcp_peek(int fd, int *ret_inq) ATTR_MUST_USE;
+
 /* Of a TCP socket in the state CLOSE without an error to be taken: has its peer's FIN come? A read says 0 behind
  * a FIN, and also behind a reset whose error somebody took before; but what TCP_INQ says with that 0 is 1 only
  * behind a FIN (Linux 6.18). True too while bytes wait: then no read has taken an error. */
