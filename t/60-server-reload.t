@@ -9,15 +9,7 @@ use POSIX ();
 use Test::More;
 
 my $socket = tmp() . '/admin.sock';
-my $m = mesh(start => 0, hyper => { 'hd-2' => qq(drain_timeout = 60;\nadmin_socket = "$socket";\n) }, edit => sub {
-	for my $r (grep { $_->{name} eq 'hd-2' && $_->{section} eq 'services' } @{ $_[0] }) {
-		push @{ $r->{data} }, { name => 'more', permissions => [ { group => 'health-departments', rights => ['call'] } ],
-			methods => [ map { { name => $_, permissions => [] } } qw(slow never) ] };
-	}
-});
-my $echo = start('echo', [ build() . '/t/unit/rpc_echo', '--bind=localhost:0' ]);
-$m->{opt}{service}{'hd-2'} = 'http://localhost:' . $echo->ready('port') . '/jsonrpc';
-$m->write_all;
+my ($m, $echo) = mesh_with_service(qq(drain_timeout = 60;\nadmin_socket = "$socket";\n));
 {
 	# the directory knows both certificates, as it does while one is being replaced
 	my $path = "$m->{dir}/directory/002_certificates.json";

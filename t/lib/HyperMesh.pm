@@ -12,7 +12,7 @@ use warnings;
 use Exporter 'import';
 use HyperTest;
 
-our @EXPORT = qw(mesh);
+our @EXPORT = qw(mesh mesh_with_service);
 
 # protocol.md 9.1, with the ports of this mesh
 sub records {
@@ -117,6 +117,22 @@ sub mesh {
 	$m->write_all;
 	$m->start_all if $opt{start} // 1;
 	return $m;
+}
+
+# A mesh that is not started, whose hd-2 has these settings and a service, an echo, with the methods `slow` and `never`
+# for health departments. (mesh, the service's daemon)
+sub mesh_with_service {
+	my ($settings) = @_;
+	my $m = mesh(start => 0, hyper => { 'hd-2' => $settings }, edit => sub {
+		for my $r (grep { $_->{name} eq 'hd-2' && $_->{section} eq 'services' } @{ $_[0] }) {
+			push @{ $r->{data} }, { name => 'more', permissions => [ { group => 'health-departments', rights => ['call'] } ],
+				methods => [ map { { name => $_, permissions => [] } } qw(slow never) ] };
+		}
+	});
+	my $echo = HyperTest::start('echo', [ build() . '/t/unit/rpc_echo', '--bind=localhost:0' ]);
+	$m->{opt}{service}{'hd-2'} = 'http://localhost:' . $echo->ready('port') . '/jsonrpc';
+	$m->write_all;
+	return ($m, $echo);
 }
 
 # sd, proxy, ph, hd-1 or hd-2; returns the daemon, which is also $mesh->{NAME}.
